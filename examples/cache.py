@@ -1,4 +1,4 @@
-"""Where examples and tests keep large files that can be made again: `$FLOWPROF_CACHE` or `~/.cache/flowprof`."""
+"""Where examples and tests keep large files that can be remade: `$FLOWPROF_CACHE` or `~/.cache/flowprof`."""
 
 from __future__ import annotations
 

@@ -76,15 +76,13 @@ def start(
 ) -> RunningServer:
     """Start a server and wait until it answers.
 
-    `ctx` is for all slots together; `log` takes the server's own words; `wrapper` is a command in front, such as
-    `("taskset", "-c", "0")`. Raises ServerFailedError.
+    `ctx` is for all slots together; `log` takes the server's own words; `wrapper` is a command in front, such
+    as `("taskset", "-c", "0")`. Raises ServerFailedError.
     """
     command = [*wrapper, python, "-m", "flowprof.examples.llama_server", str(model)]
     command += ["--threads", str(threads), "--slots", str(slots), "--ctx", str(ctx), "--batch", str(batch)]
     with open(log if log is not None else os.devnull, "wb") as words:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True
-        )
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True)
     timer = threading.Timer(START_SECONDS, process.kill)
     timer.start()
     assert process.stdout is not None
@@ -103,9 +101,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=2, help="engine threads (default: 2)")
     parser.add_argument("--slots", type=int, default=1, help="requests decoded together (default: 1)")
-    parser.add_argument(
-        "--ctx", type=int, default=4096, help="context of all slots, in tokens (default: 4096)"
-    )
+    parser.add_argument("--ctx", type=int, default=4096, help="context of all slots, in tokens (default: 4096)")
     parser.add_argument("--batch", type=int, default=2048, help="tokens per batch (default: 2048)")
     asked = parser.parse_args()
     ended = threading.Event()

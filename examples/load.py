@@ -3,9 +3,9 @@
     python -m flowprof.examples.load http://127.0.0.1:8080 --requests 4 --n-predict 64 --concurrency 2
 
 prints one JSON object per request. Prompts are token ids drawn from a seed, the prompt cache is off and the
-end-of-text token is ignored, so that every request does exactly the work that was asked for: `prompt_tokens` of
-prefill and `n_predict` tokens, the first of which comes out of the prefill (so there are `n_predict` − 1 decode
-graphs, and `predicted_ms` is the time of those).
+end-of-text token is ignored, so that every request does exactly the work that was asked for: `prompt_tokens`
+of prefill and `n_predict` tokens, the first of which comes out of the prefill (so there are `n_predict` − 1
+decode graphs, and `predicted_ms` is the time of those).
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def request(url: str, *, n_predict: int, prompt_tokens: int, stream: bool = Fals
         "stream": stream,
         "seed": seed,
     }
-    asked = urllib.request.Request(
-        f"{url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    asked = urllib.request.Request(f"{url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"})
     sent, first = time.monotonic_ns(), None
     last: dict[str, Any] = {}
     with urllib.request.urlopen(asked, timeout=600) as reply:
@@ -110,9 +108,7 @@ def run(
                 number = next(numbers)
             if requests is not None and number >= requests:
                 return
-            answer = request(
-                url, n_predict=n_predict, prompt_tokens=prompt_tokens, stream=stream, seed=number
-            )
+            answer = request(url, n_predict=n_predict, prompt_tokens=prompt_tokens, stream=stream, seed=number)
             with lock:
                 answers.append(answer)
 

@@ -1,9 +1,9 @@
 """Synthetic GGUF models: the speed and the memory of a real model, and nonsense for text.
 
 `llama` architecture, random Q8_0 blocks (an f16 scale and 32 signed bytes), norms of 1, and a made-up SPM
-vocabulary that holds the 256 byte tokens, so that any prompt can be tokenised. Scales are such that activations
-keep a variance near 1 and nothing overflows. The same kind gives the same bytes on every host; a file that is
-already in the cache is used as it is.
+vocabulary that holds the 256 byte tokens, so that any prompt can be tokenised. Scales are such that
+activations keep a variance near 1 and nothing overflows. The same kind gives the same bytes on every host; a
+file that is already in the cache is used as it is.
 
     python -m flowprof.examples.synthetic_model dense-150m [PATH]
 """
@@ -158,14 +158,10 @@ def _vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
     kinds = gguf.TokenType
     writer.add_tokenizer_model("llama")
     writer.add_token_list(
-        ["<unk>", "<s>", "</s>"]
-        + [f"<0x{byte:02X}>" for byte in range(256)]
-        + [f"▁w{n}" for n in range(words)]
+        ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + [f"▁w{n}" for n in range(words)]
     )
     writer.add_token_scores([0.0] * 259 + [-float(n) for n in range(words)])
-    writer.add_token_types(
-        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, *[kinds.NORMAL] * words]
-    )
+    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, *[kinds.NORMAL] * words])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
