@@ -1,0 +1,375 @@
+"""The recording: one DuckDB file. The only module that knows duckdb; its exceptions stop here.
+
+Writing (`Recording.create`): columns are appended in bulk inside transactions, so that a kill at any moment
+leaves a readable file with all but the last batch. Reading (`Recording.open`): the file is attached read-only
+beside an empty in-memory database that holds the derived views, with DuckDB's access to files, extensions and
+its own configuration locked, so neither a hostile recording nor a hostile query can reach anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, RecordingError, UsageError
+
+SCHEMA_VERSION = 1
+SQL_DIR = Path(__file__).parent / "sql"
+# An older schema is brought up to date in memory by the scripts named here (sql/<name>, run with the file
+# attached as `rec`); a version that is not named is refused with a clear word.
+MIGRATIONS: Mapping[int, str] = {}
+
+_WRITE_MEMORY = "192MB"  # DuckDB's own share of the recorder's 400 MB
+_READ_MEMORY_MIN = 512 << 20
+
+Columns = Mapping[str, Any]
+Params = Sequence[object] | Mapping[str, object]
+
+
+def read_sql(name: str) -> str:
+    """The text of sql/<name>."""
+    return (SQL_DIR / name).read_text(encoding="utf-8")
+
+
+class Recording:
+    """A recording, open for writing (`create`) or reading (`open`). A context manager: leaving it closes."""
+
+    def __init__(self, db: duckdb.DuckDBPyConnection, path: str, writable: bool) -> None:
+        self._db = db
+        self.path = path
+        self.writable = writable
+        self.rows_kept = 0  # rows committed so far
+        self._rows_pending = 0
+        self._in_batch = False
+        self._owner: tuple[int, int] | None = None
+        self._closed = False
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def create(cls, path: str, overwrite: bool = False, owner: tuple[int, int] | None = None) -> Recording:
+        """A new recording with an empty schema at `path`, owned by `owner` (uid, gid) when given.
+
+        The schema is written to a file beside `path` and renamed onto it, so an existing file is replaced only
+        by one that can be opened. Raises RecordingError, PermissionDeniedError, NotFoundError.
+        """
+        _check_destination(path, overwrite)
+        draft = f"{path}.{os.getpid()}.new"
+        try:
+            try:
+                with contextlib.closing(duckdb.connect(draft)) as db:
+                    db.execute(read_sql("schema.sql"))
+                    db.execute(read_sql("views.sql"))
+                    db.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
+                Path(draft).replace(path)
+                Path(f"{path}.wal").unlink(missing_ok=True)  # of the file just replaced
+            finally:
+                for leftover in (draft, f"{draft}.wal"):
+                    Path(leftover).unlink(missing_ok=True)
+            db = duckdb.connect(path, config={"memory_limit": _WRITE_MEMORY, "threads": 1})
+            db.execute("SET preserve_insertion_order = false")  # a bulk insert need not be held to be ordered
+            db.execute("SET checkpoint_threshold = '16MB'")
+            db.execute("SET allocator_flush_threshold = '16MB'")
+        except (duckdb.Error, OSError) as error:
+            raise RecordingError(
+                f"cannot write the recording {path}: {_sentence(error)}",
+                "name another file with -o FILE",
+            ) from error
+        recording = cls(db, path, writable=True)
+        recording._set_owner(owner)
+        return recording
+
+    @classmethod
+    def open(cls, path: str) -> Recording:
+        """An existing recording, read-only. Raises NotFoundError, PermissionDeniedError, RecordingError."""
+        _check_source(path)
+        db = duckdb.connect(":memory:")
+        try:
+            db.execute("SET python_enable_replacements = false")  # a query must not see our variables
+            _bound_reader(db)
+            _attach(db, path)
+            version = _schema_version(db, path)
+            db.execute("SET search_path = 'memory.main,rec.main'")
+            if version < SCHEMA_VERSION:
+                db.execute(read_sql(MIGRATIONS[version]))
+            db.execute(read_sql("views.sql"))
+            db.execute("SET enable_external_access = false")
+            db.execute("SET lock_configuration = true")
+        except duckdb.Error as error:
+            db.close()
+            raise RecordingError(
+                f"{path} is damaged or not a flowprof recording: {_sentence(error)}",
+                "record again; only whole recordings can be read",
+            ) from error
+        except BaseException:
+            db.close()
+            raise
+        return cls(db, path, writable=False)
+
+    # ------------------------------------------------------------------ writing
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """One transaction: what is appended inside is kept together, or not at all. Batches do not nest."""
+        if self._in_batch:
+            raise RuntimeError("a batch is already open")
+        self._write("BEGIN")
+        self._in_batch = True
+        self._rows_pending = 0
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        else:
+            self._write("COMMIT")
+            self.rows_kept += self._rows_pending
+        finally:
+            self._rows_pending = 0
+            self._in_batch = False
+
+    def append(self, table: str, columns: Columns) -> int:
+        """Append rows given as columns: arrays of one length; scalars (also None) are repeated. Returns the rows.
+
+        Nullable integers come as numpy masked arrays, pandas nullable arrays or lists with None; columns that
+        are not named become NULL.
+        """
+        frame = pd.DataFrame({name: _column(values) for name, values in columns.items() if not _scalar(values)})
+        rows = len(frame)
+        if frame.shape[1] == 0:
+            frame = pd.DataFrame(index=range(1))
+            rows = 1
+        for name, values in columns.items():
+            if _scalar(values):
+                frame[name] = values
+        if rows == 0:
+            return 0
+        self._db.register("incoming", frame)
+        try:
+            self._write(f'INSERT INTO "{_table(table)}" BY NAME SELECT * FROM incoming')
+        finally:
+            with contextlib.suppress(duckdb.Error):
+                self._db.unregister("incoming")
+        if self._in_batch:
+            self._rows_pending += rows
+        else:
+            self.rows_kept += rows
+        return rows
+
+    def set_meta(self, key: str, value: object) -> None:
+        """Write one fact about the recording, replacing an earlier one."""
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, None if value is None else str(value)])
+
+    def execute(self, sql: str, params: Params = ()) -> None:
+        """Run one writing statement: UPDATE of a site's hits, of a process's end, …"""
+        self._write(sql, params)
+
+    def checkpoint(self) -> None:
+        """Move everything committed from the log into the file itself."""
+        self._write("CHECKPOINT")
+
+    def close(self) -> None:
+        """Close; never raises, for it is what an error path calls."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(duckdb.Error):
+            self._db.close()
+        if self.writable:
+            self._set_owner(self._owner)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ reading
+
+    def frame(self, sql: str, params: Params = ()) -> pd.DataFrame:
+        """The result of a query as a DataFrame."""
+        return self._read(sql, params).df()
+
+    def rows(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
+        """The result of a query as tuples."""
+        return self._read(sql, params).fetchall()
+
+    def columns(self, sql: str, params: Params = ()) -> dict[str, Any]:
+        """The result of a query as arrays by column name; columns with NULLs are masked arrays."""
+        return dict(self._read(sql, params).fetchnumpy())
+
+    def table(self, sql: str, params: Params = (), limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of a user's query, at most `limit` rows."""
+        result = self._read(sql, params)
+        names = [str(column[0]) for column in result.description or ()]
+        return names, result.fetchall() if limit is None else result.fetchmany(limit)
+
+    def meta(self) -> dict[str, str]:
+        """All facts about the recording."""
+        return {str(key): str(value) for key, value in self.rows("SELECT key, value FROM meta") if value is not None}
+
+    # ------------------------------------------------------------------ inside
+
+    def _write(self, sql: str, params: Params = ()) -> None:
+        try:
+            self._db.execute(sql, params)
+        except (duckdb.ProgrammingError, duckdb.DataError, TypeError):
+            raise  # ours: a wrong column or type is a bug, not a condition of the host
+        except (duckdb.Error, OSError) as error:
+            raise RecordingError(
+                f"the recording {self.path} cannot be written any more: {_sentence(error)}",
+                f"all but the last batch is kept ({self.rows_kept} rows); make room, then read it with: "
+                f"flowprof report {self.path}",
+            ) from error
+
+    def _read(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._db.execute(sql, params)
+        except duckdb.CatalogException as error:
+            raise NotFoundError(
+                _sentence(error), "flowprof query FILE 'SHOW ALL TABLES' lists what there is"
+            ) from error
+        except (duckdb.ParserException, duckdb.BinderException, duckdb.InvalidInputException) as error:
+            raise UsageError(f"the query is not right: {_sentence(error)}", "recordings are read-only SQL") from error
+        except duckdb.PermissionException as error:
+            raise UsageError(f"a query reaches only its recording: {_sentence(error)}") from error
+        except duckdb.Error as error:
+            raise RecordingError(f"{self.path} cannot be queried: {_sentence(error)}") from error
+
+    def _set_owner(self, owner: tuple[int, int] | None) -> None:
+        # Only once DuckDB holds the file: in a sticky directory root may not open another user's file to write.
+        self._owner = owner
+        if owner is None:
+            return
+        for name in (self.path, f"{self.path}.wal"):
+            with contextlib.suppress(OSError):  # not ours to give away, or no log: the recording is good all the same
+                os.chown(name, *owner, follow_symlinks=False)
+
+
+# ---------------------------------------------------------------------- columns
+
+
+def _scalar(values: object) -> bool:
+    return values is None or isinstance(values, str | bytes | int | float | np.generic)
+
+
+def _column(values: Any) -> Any:
+    if isinstance(values, np.ma.MaskedArray):
+        if values.dtype.kind in "iu":  # a DataFrame would turn these into floats and round the clock
+            return pd.arrays.IntegerArray(np.asarray(values.data), np.ma.getmaskarray(values).copy())
+        filled = np.asarray(values.data).astype(object)
+        filled[np.ma.getmaskarray(values)] = None
+        return pd.Series(filled, dtype=object)
+    if isinstance(values, list | tuple):
+        some = next((value for value in values if value is not None), None)
+        if isinstance(some, int) and not isinstance(some, bool) and None in values:
+            return pd.array(list(values), dtype="Int64")
+        if isinstance(some, int | float) and not isinstance(some, bool):
+            return np.asarray(values, dtype=float if any(isinstance(v, float) for v in values) else None)
+        return pd.Series(list(values), dtype=object)
+    return values
+
+
+def _table(name: str) -> str:
+    if not name.replace("_", "").isalnum():
+        raise ValueError(f"not a table: {name!r}")
+    return name
+
+
+# ---------------------------------------------------------------------- conditions of the file
+
+
+def _check_destination(path: str, overwrite: bool) -> None:
+    directory = Path(path).parent
+    if not directory.is_dir():
+        raise RecordingError(f"no directory {directory}", f"mkdir -p {directory}")
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise RecordingError(f"cannot write the recording {path}: {error.strerror}", "name another with -o") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        raise RecordingError(f"{path} is not a plain file", "name another file with -o FILE")
+    if mode is not None and not overwrite:
+        raise RecordingError(f"{path} exists", "overwrite it with -f, or name another file with -o FILE")
+    if mode is not None:
+        _check_not_recording(path)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionDeniedError(f"cannot write in {directory}", "name another file with -o FILE")
+
+
+def _check_not_recording(path: str) -> None:
+    try:
+        duckdb.connect(path, read_only=True).close()
+    except duckdb.Error as error:
+        if "lock" in str(error):
+            raise RecordingError(f"{path} is being written: {_sentence(error)}", "name another with -o") from error
+
+
+def _check_source(path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RecordingError(f"{path} is not a plain file")
+            head = file.read(12)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no such recording: {path}", "flowprof attach PID -o FILE makes one") from error
+    except PermissionError as error:
+        raise PermissionDeniedError(f"cannot read {path}", f"sudo chown $USER {path}") from error
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+    if head[8:12] != b"DUCK":
+        raise RecordingError(f"{path} is not a flowprof recording", "flowprof attach PID -o FILE makes one")
+
+
+def _attach(db: duckdb.DuckDBPyConnection, path: str) -> None:
+    quoted = path.replace("'", "''")  # ATTACH takes no parameters
+    try:
+        db.execute(f"ATTACH '{quoted}' AS rec (READ_ONLY)")
+    except duckdb.Error as error:
+        text = _sentence(error)
+        if "lock" in text:
+            raise RecordingError(f"{path} is still being recorded: {text}", "end that recording first") from error
+        if "newer" in text or "storage version" in text:
+            raise RecordingError(f"{path} was written by a newer DuckDB: {text}", "pip install -U duckdb") from error
+        raise RecordingError(f"{path} is truncated or damaged: {text}", "copy it again, or record again") from error
+
+
+def _schema_version(db: duckdb.DuckDBPyConnection, path: str) -> int:
+    try:
+        row = db.execute("SELECT value FROM rec.main.meta WHERE key = 'schema_version'").fetchone()
+        version = int(row[0]) if row else 0
+    except (duckdb.Error, ValueError, TypeError):
+        version = 0
+    if version == 0:
+        raise RecordingError(f"{path} is a DuckDB file, but not a flowprof recording")
+    if version > SCHEMA_VERSION:
+        raise RecordingError(
+            f"{path} has schema {version}; this flowprof reads up to {SCHEMA_VERSION}",
+            "pip install -U flowprof",
+        )
+    if version < SCHEMA_VERSION and version not in MIGRATIONS:
+        raise RecordingError(f"{path} has schema {version}, too old for this flowprof ({SCHEMA_VERSION})")
+    return version
+
+
+def _bound_reader(db: duckdb.DuckDBPyConnection) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    db.execute(f"SET memory_limit = '{max(_READ_MEMORY_MIN, memory // 4) >> 20}MiB'")
+    db.execute("SET temp_directory = ''")
+    db.execute(f"SET threads = {min(4, len(os.sched_getaffinity(0)))}")
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of a foreign message: the rest points into SQL or to a web page."""
+    text = str(error).strip().split("\n", 1)[0]
+    return text.split(" See also ", 1)[0] or type(error).__name__
