@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Protocol
 
-from flowprof.profiler.commands import doctor, query, report
+from flowprof.profiler.commands import demo, doctor, query, report
 from flowprof.profiler.errors import FlowprofError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -38,6 +38,7 @@ VERBS: tuple[Verb, ...] = (
     report,
     query,
     doctor,
+    demo,
 )
 
 

@@ -17,9 +17,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from flowprof.profiler.report import build_report
     from flowprof.profiler.store import Recording
 
     with Recording.open(asked.file) as recording:
+        from flowprof.profiler.report import build_report
+
         report = build_report(recording)
+    sys.stdout.write(f"{report}\n")
     return 0
