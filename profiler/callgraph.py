@@ -25,11 +25,25 @@ from flowprof.profiler.sites import call_targets
 
 MAX_NODES = 96
 MAX_DEPTH = 4
-MAX_FUNCTION = 1 << 20
+MAX_FUNCTION = 1 << 19
+MAX_CODE = 1 << 22
+"""Bytes disassembled by one search: about a million instructions."""
 NO_RETURN = frozenset(
-    ("abort", "exit", "_exit", "ggml_abort", "__stack_chk_fail", "__assert_fail", "__cxa_throw", "__cxa_rethrow", "_Unwind_Resume",
-     "_ZSt9terminatev", "__fortify_fail", "longjmp")
-)  # fmt: skip
+    [
+        "abort",
+        "exit",
+        "_exit",
+        "ggml_abort",
+        "__stack_chk_fail",
+        "__assert_fail",
+        "__fortify_fail",
+        "longjmp",
+        "__cxa_throw",
+        "__cxa_rethrow",
+        "_Unwind_Resume",
+        "_ZSt9terminatev",
+    ]
+)
 """After a call of these comes another block, not the next step."""
 MIN_OPERATORS = 24
 """A function that leads to fewer others is no switch over ggml's operators: the oldest ggml has 40."""
@@ -53,26 +67,32 @@ class NodeBarriers:
     inner: tuple[int, ...]
 
 
-def references(elf: ElfFile, function: int) -> list[Reference]:
-    """What one function calls, jumps to outside itself, and takes the address of."""
+def _code(elf: ElfFile, function: int) -> bytes:
+    """The function's bytes; none where its end is not known or it is no sane function."""
     bounds = elf.function_bounds(function)
     if bounds is None or not bounds[0] <= function < bounds[1] or bounds[1] - function > MAX_FUNCTION:
-        return []
+        return b""
     try:
-        code = elf.read(function, bounds[1] - function)
+        return elf.read(function, bounds[1] - function)
     except ElfError:
-        return []
+        return b""
+
+
+def references(elf: ElfFile, function: int) -> list[Reference]:
+    """What one function calls, jumps to outside itself, and takes the address of."""
+    code = _code(elf, function)
+    end = function + len(code)
     found: list[Reference] = []
     pages: dict[str, int] = {}
     for address, size, verb, text in sweep(elf.machine, code, function):
         call, jump = is_call(elf.machine, verb), is_jump(elf.machine, verb)
         if call or jump:
             target = direct_target(text)
-            if target is not None and (call or not function <= target < bounds[1]):
+            if target is not None and (call or not function <= target < end):
                 found.append(Reference(address, target, "call" if call else "jump"))
         else:
             target = _pointer(address + size, verb, text, pages)
-            if target is not None and elf.executable(target) and not function <= target < bounds[1]:
+            if target is not None and elf.executable(target) and not function <= target < end:
                 found.append(Reference(address, target, "pointer"))
     return found
 
@@ -115,9 +135,11 @@ def reachable(elf: ElfFile, start: int) -> dict[int, list[Reference]]:
     """Function start → its references, nearest first: over calls, tail calls and function pointers, not the PLT."""
     found: dict[int, list[Reference]] = {}
     waiting = deque([(start, 0)])
+    size = 0
     while waiting and len(found) < MAX_NODES:
         function, depth = waiting.popleft()
-        if function in found:
+        size += len(_code(elf, function)) if function not in found else 0
+        if function in found or size > MAX_CODE:
             continue
         found[function] = references(elf, function)
         for reference in found[function]:
@@ -188,12 +210,9 @@ class _Flow:
 
 def _flow(elf: ElfFile, function: int) -> dict[int, _Flow]:
     """Address → where each instruction of the function leads."""
-    bounds = elf.function_bounds(function)
-    if bounds is None or bounds[1] - function > MAX_FUNCTION:
-        return {}
     flow: dict[int, _Flow] = {}
     always = ("jmp", "b", "br")
-    for address, size, verb, text in sweep(elf.machine, elf.read(function, bounds[1] - function), function):
+    for address, size, verb, text in sweep(elf.machine, _code(elf, function), function):
         jump, call = is_jump(elf.machine, verb), is_call(elf.machine, verb)
         target = direct_target(text) if jump or call else None
         if call:

@@ -84,21 +84,22 @@ def instructions(machine: str, code: bytes, address: int, count: int) -> Iterato
     """At most `count` instructions from the beginning of the code; ends early at bytes that are no instruction."""
     try:
         for i in _decoder(machine, True).disasm(code, address, count):
-            names = {i.reg_name(r) for r in i.regs_access()[1]} | _first_operand(machine, i)
+            names = {i.reg_name(r) for r in i.regs_access()[1]} | _destinations(machine, i)
             writes = frozenset(whole_register(machine, name) for name in names if name)
             yield Instruction(i.address, bytes(i.bytes), i.mnemonic, i.op_str, writes)
     except cs.CsError:
         return
 
 
-def _first_operand(machine: str, i: Any) -> set[str]:
-    """The destination by position: capstone's list of written registers has gaps, and a missed write would be a wrong argument."""
+def _destinations(machine: str, i: Any) -> set[str]:
+    """What it writes by position. Capstone's own list has gaps, and a missed write would be read as an argument."""
     verb = i.mnemonic.split()[-1]
-    read_only = verb in _X86_READ_ONLY if machine == "x86-64" else verb.startswith(_A64_READ_ONLY)
-    is_register = bool(i.operands) and i.operands[0].type == (
-        cs.x86.X86_OP_REG if machine == "x86-64" else cs.arm64.ARM64_OP_REG
-    )
-    return set() if read_only or not is_register else {i.reg_name(i.operands[0].reg)}
+    x86 = machine == "x86-64"
+    if verb in _X86_READ_ONLY if x86 else verb.startswith(_A64_READ_ONLY):
+        return set()
+    several = verb in ("xchg", "xadd") if x86 else verb.startswith(("ld", "swp", "cas"))
+    register = cs.x86.X86_OP_REG if x86 else cs.arm64.ARM64_OP_REG
+    return {i.reg_name(o.reg) for o in i.operands[: None if several else 1] if o.type == register}
 
 
 def sweep(machine: str, code: bytes, address: int) -> Iterator[tuple[int, int, str, str]]:

@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from flowprof.profiler.elf import ElfFile
 
-MAX_FUNCTIONS = 5_000_000
+MAX_FUNCTIONS = 2_000_000
 _UDATA4, _SDATA4_DATAREL = 0x03, 0x3B
 
 
@@ -62,7 +62,7 @@ def read_table(elf: ElfFile, address: int, size: int) -> FunctionTable:
 def _stated_sizes(
     elf: ElfFile, starts: np.ndarray[Any, np.dtype[np.int64]], frames: np.ndarray[Any, np.dtype[np.int64]]
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Each FDE's function length, and where its pc_begin (4 bytes, pc-relative: what compilers emit) agrees with the table."""
+    """Each FDE's function length, and where its pc_begin (pc-relative, 4 bytes, as is usual) agrees with the table."""
     nothing = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.bool_)
     low, high = int(frames.min()), int(frames.max()) + 16
     segment = next((s for s in elf.segments if s.address <= low and high <= s.address + s.file_size), None)

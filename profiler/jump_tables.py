@@ -26,12 +26,8 @@ def table_landings(elf: ElfFile, code: bytes, address: int, low: int, high: int)
     tables: set[int] = set()
     recent: deque[str] = deque(maxlen=LOOK_BACK)
     for at, size, verb, text in sweep(elf.machine, code, address):
-        if verb.rsplit(" ", 1)[-1] == "jmp" and direct_target(text) is None:
-            if "[" in text:
-                if "*" in text:
-                    return None
-            elif not any(line.startswith("movsxd") and "*4" in line for line in recent):
-                return None
+        if verb.rsplit(" ", 1)[-1] == "jmp" and direct_target(text) is None and not _understood(text, recent):
+            return None
         target = lea_target(at + size, verb, text)
         if target is not None:
             tables.add(target)
@@ -40,6 +36,17 @@ def table_landings(elf: ElfFile, code: bytes, address: int, low: int, high: int)
     for table in tables:
         found.update(a for a in _entries(elf, table) if low <= a <= high)
     return sorted(found)
+
+
+def _understood(goal: str, recent: deque[str]) -> bool:
+    """Whether an indirect jump goes through a table of the known form, or to a function in a structure's field."""
+    if "[" not in goal:
+        goal = next((line for line in reversed(recent) if line.partition(" ")[2].split(",")[0] == goal), "")
+        if goal.startswith("add "):
+            return any(line.startswith("movsxd") and "*4" in line for line in recent)
+        if not goal.startswith("mov "):
+            return False
+    return "[r" in goal and "*" not in goal and "[rsp" not in goal and "[rbp" not in goal
 
 
 def _entries(elf: ElfFile, table: int) -> list[int]:

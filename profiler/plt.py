@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowprof.profiler.elf import ElfFile
 
 SECTIONS = (".plt", ".plt.sec", ".plt.got", ".iplt")
+MAX_SECTIONS, MAX_SIZE = 8, 1 << 26
 # R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT; R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT
 _SLOT_KINDS = {"x86-64": (6, 7), "aarch64": (1025, 1026)}
 _BTI_C = 0xD503245F
@@ -28,13 +29,14 @@ def stubs(elf: ElfFile) -> dict[int, str]:
         return {}
     names = _slots(elf)
     found: dict[int, str] = {}
-    for section in elf.sections:
-        if section.name in SECTIONS and section.size <= 1 << 26:
-            code = elf.section_bytes(section)
-            loads = _x86(code, section.address) if elf.machine == "x86-64" else _aarch64(code, section.address)
-            for stub, slot in loads:
-                if slot in names:
-                    found[stub] = names[slot].decode("utf-8", "replace")
+    for section in [s for s in elf.sections if s.name in SECTIONS][:MAX_SECTIONS]:
+        if section.size > MAX_SIZE or not elf.executable(section.address):
+            continue
+        code = elf.section_bytes(section)
+        loads = _x86(code, section.address) if elf.machine == "x86-64" else _aarch64(code, section.address)
+        for stub, slot in loads:
+            if slot in names:
+                found[stub] = names[slot].decode("utf-8", "replace")
     return found
 
 

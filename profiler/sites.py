@@ -171,7 +171,7 @@ def _not_landed_on(elf: ElfFile, code: bytes, address: int, path: list[Instructi
             tables = table_landings(elf, code, address, address + 1, last)
         lowering = max((n for n, i in enumerate(path) if _lowers_stack(elf.machine, i)), default=0)
         if tables is None and lowering < len(path) - 1:
-            limit = f"the function has an indirect jump that might lead to what is behind +{path[lowering].address - address}"
+            limit = f"an indirect jump might lead to what is behind +{path[lowering].address - address}"
             path = path[: lowering + 1]
         elif tables:
             limit = f"a jump table may lead to +{tables[0] - address}"

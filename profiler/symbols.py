@@ -20,6 +20,7 @@ Source = Literal["symtab", "dynsym", "debug", "call graph"]
 Kind = Literal["function", "object", "other"]
 
 MAX_NAME = 16384
+MAX_STRINGS = 1 << 24
 MAX_NAME_BYTES = 1 << 29
 
 SYM64 = np.dtype([("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")])
@@ -61,24 +62,11 @@ class SymbolTable:
         self._starts = np.cumsum([0, *(len(records) for records in kept)])
         self.addresses = _column(kept, "value")
         self.sizes = _column(kept, "size")
+        self._names = [name for part, records in self._parts for name in names_of(records, part.strings)]
         self._types = np.concatenate([r["info"] & 15 for r in kept]) if kept else np.zeros(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self.addresses)
-
-    @cached_property
-    def _names(self) -> list[bytes]:
-        names: list[bytes] = []
-        for part, records in self._parts:
-            ends = np.flatnonzero(np.frombuffer(part.strings, np.uint8) == 0)
-            first = np.minimum(records["name"].astype(np.int64), len(part.strings))
-            last = np.append(ends, len(part.strings))[np.searchsorted(ends, first)]
-            last = np.minimum(last, first + MAX_NAME)
-            if int((last - first).sum()) > MAX_NAME_BYTES:
-                raise NameTableTooLarge
-            text = part.strings
-            names += [text[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
-        return names
 
     @cached_property
     def _by_name(self) -> dict[bytes, int]:
@@ -127,6 +115,19 @@ class SymbolTable:
             part.source,
             _KINDS.get(int(self._types[i]), "other"),
         )
+
+
+def names_of(records: np.ndarray[Any, np.dtype[Any]], strings: bytes) -> list[bytes]:
+    """The name of every record. Raises NameTableTooLarge where overlapping names would fill the memory."""
+    text = np.frombuffer(strings, np.uint8)
+    if np.count_nonzero(text == 0) > MAX_STRINGS:
+        raise NameTableTooLarge
+    ends = np.append(np.flatnonzero(text == 0), len(strings))
+    first = np.minimum(records["name"].astype(np.int64), len(strings))
+    last = np.minimum(ends[np.searchsorted(ends, first)], first + MAX_NAME)
+    if int((last - first).sum()) > MAX_NAME_BYTES:
+        raise NameTableTooLarge
+    return [strings[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
 
 
 def _defined(records: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
