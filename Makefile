@@ -21,18 +21,17 @@ demo: setup ## a real llama-server under load, recorded and reported: demo.duckd
 
 setup: $(STAMPS)/setup ## what recording needs: apt packages, .venv, flowprof in it
 
-$(STAMPS)/system: .ci/packages
-	@.ci/packages record
+system:
+	@PYTHON="$(PYTHON)" .ci/packages record
+
+$(STAMPS)/setup: pyproject.toml | system
+	@test -n "$(PYTHON)" || { echo "no python3 of version 3.11 or newer was found" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/setup: $(STAMPS)/system pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no python3 of version 3.11 or newer was found" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
-	@touch $@
-
 $(STAMPS)/develop: $(STAMPS)/setup .ci/packages
-	@.ci/packages test
+	@PYTHON="$(PYTHON)" .ci/packages test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $@
 
@@ -58,4 +57,4 @@ bench: $(STAMPS)/develop ## the benchmark table of the README (needs root; some 
 clean: ## remove what make built here (the model cache in ~/.cache/flowprof stays)
 	rm -rf $(VENV) build flowprof.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.duckdb demo.html
 
-.PHONY: help demo setup test lint format bench clean
+.PHONY: help demo setup system test lint format bench clean
