@@ -28,9 +28,12 @@ class Rights:
     container: str
 
     def has(self, capability: str) -> bool:
-        """Whether it is effective; CAP_SYS_ADMIN holds CAP_BPF and CAP_PERFMON as well."""
+        """Whether it is effective where it matters: CAP_BPF and CAP_PERFMON count in the host's user namespace only,
+        and there CAP_SYS_ADMIN holds them as well."""
         mask = 1 << CAPABILITIES[capability]
         if capability in ("CAP_BPF", "CAP_PERFMON"):
+            if self.user_namespace:
+                return False
             mask |= 1 << CAPABILITIES["CAP_SYS_ADMIN"]
         return bool(self.effective & mask)
 
@@ -75,6 +78,8 @@ def container() -> str:
 
 def remedy(rights: Rights) -> str:
     """The command, or the lines for a container, that give the missing capabilities."""
+    if rights.user_namespace:
+        return "run flowprof as the host's root: the kernel grants BPF to no root of a user namespace"
     names = rights.missing or tuple(NEEDED)
     if rights.container == "kubernetes":
         wanted = ", ".join(f'"{name.removeprefix("CAP_")}"' for name in names)
@@ -83,8 +88,6 @@ def remedy(rights: Rights) -> str:
         wanted = " ".join(f"--cap-add {name.removeprefix('CAP_')}" for name in names)
         command = f"{rights.container} run --pid=host {wanted} --security-opt seccomp=unconfined …"
         return command if rights.uid == 0 else f"as root, in a container started with: {command}"
-    if rights.user_namespace:
-        return "leave the user namespace: run flowprof as the host's root"
     return "sudo flowprof …"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 
 NAME = "doctor"
 SCHEMA_VERSION = 1
@@ -23,11 +24,16 @@ def run(asked: argparse.Namespace) -> int:
     from dataclasses import asdict
     from itertools import chain
 
-    from flowprof.profiler import doctor, doctor_target
+    from flowprof.profiler import doctor
     from flowprof.profiler.errors import BpfError
 
+    about_target: Iterable[doctor.Check] = ()
+    if asked.pid is not None:
+        from flowprof.profiler import doctor_target
+
+        about_target = doctor_target.checks(asked.pid)
     checks = []
-    for check in chain(doctor.host(), doctor_target.checks(asked.pid) if asked.pid is not None else ()):
+    for check in chain(doctor.host(), about_target):
         checks.append(check)
         if not asked.json:
             print_check(check.name, check.verdict, check.found, check.remedy)

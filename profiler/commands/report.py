@@ -6,6 +6,7 @@ Works without root, without the engine and on another machine than the recorded 
 from __future__ import annotations
 
 import argparse
+import sys
 
 NAME = "report"
 

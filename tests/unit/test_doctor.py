@@ -90,7 +90,7 @@ def test_lockdown(monkeypatch: pytest.MonkeyPatch, text: str, verdict: str) -> N
         (Rights(1000, 1 << 39 | 1 << 38, False, ""), ("CAP_SYS_PTRACE",), "sudo flowprof"),
         (Rights(0, 1 << 21, False, "docker"), ("CAP_SYS_PTRACE",), "docker run --pid=host --cap-add SYS_PTRACE"),
         (Rights(0, 0, False, "kubernetes"), ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"), 'add: ["BPF"'),
-        (Rights(0, 0, True, ""), ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"), "user namespace"),
+        (Rights(0, ALL, True, "podman"), ("CAP_BPF", "CAP_PERFMON"), "user namespace"),
     ],
 )
 def test_rights(mine: Rights, missing: tuple[str, ...], word: str) -> None:
