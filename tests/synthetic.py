@@ -1,0 +1,358 @@
+"""Synthetic recordings with a known truth: a model of L layers run by T threads for N tokens, through windows.
+
+Everything is vectorised per request, so that ten million operators are made in seconds. With `jitter=0` every
+operator's time is exactly its base time × its level's slow-down, and the expected report can be worked out by hand.
+
+    truth = write(path, Synthetic(layers=22, requests=4, tokens=64))
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flowprof.profiler.store import Recording
+
+PID = 4242
+START_NS = 1_000_000_000_000
+FLUSH_ROWS = 1_000_000
+EMBEDDING = 2048
+
+# op, tensor name, block, base ns in decode, runs in the compute loop, weight bytes
+LAYER_OPS: tuple[tuple[str, str, str, int, bool], ...] = (
+    ("RMS_NORM", "norm", "attention", 4_000, True),
+    ("MUL", "attn_norm", "attention", 0, False),
+    ("MUL_MAT", "Qcur", "attention", 60_000, True),
+    ("MUL_MAT", "Kcur", "attention", 20_000, True),
+    ("MUL_MAT", "Vcur", "attention", 20_000, True),
+    ("RESHAPE", "Qcur (reshaped)", "attention", 0, False),
+    ("ROPE", "Qcur", "attention", 6_000, True),
+    ("ROPE", "Kcur", "attention", 3_000, True),
+    ("SET_ROWS", "cache_k_l", "attention", 2_000, True),
+    ("SET_ROWS", "cache_v_l", "attention", 2_000, True),
+    ("MUL_MAT", "kq", "attention", 12_000, True),
+    ("SOFT_MAX", "kq_soft_max", "attention", 5_000, True),
+    ("MUL_MAT", "kqv", "attention", 11_000, True),
+    ("CONT", "kqv_out", "attention", 2_000, True),
+    ("MUL_MAT", "attn_out", "attention", 58_000, True),
+    ("ADD", "ffn_inp", "ffn", 3_000, True),
+    ("RMS_NORM", "norm", "ffn", 4_000, True),
+    ("MUL", "ffn_norm", "ffn", 0, False),
+    ("MUL_MAT", "ffn_gate", "ffn", 160_000, True),
+    ("MUL_MAT", "ffn_up", "ffn", 160_000, True),
+    ("GLU", "ffn_swiglu", "ffn", 9_000, True),
+    ("MUL_MAT", "ffn_out", "ffn", 170_000, True),
+    ("ADD", "l_out", "ffn", 3_000, True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """What to record. Times in ns."""
+
+    layers: int = 4
+    threads: int = 2
+    requests: int = 3
+    tokens: int = 47  # generated per request
+    prompt: int = 100  # tokens per prompt, one prefill graph each
+    cycle: tuple[str, ...] = ("token", "op", "token", "thread")  # levels of successive windows
+    graphs_per_window: int = 5
+    slowdown: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of token, op, thread windows
+    jitter: float = 0.0  # relative standard deviation of an operator's time
+    imbalance: float = 0.25  # how much earlier than the first the last thread is done, relative
+    gap_ns: int = 200_000  # between graphs: sampling, the server
+    pause_ns: int = 50_000_000  # between requests
+    losses: int = 0
+    with_requests: bool = True
+    rename: dict[str, str] = field(default_factory=dict)  # tensor names to replace (hostile ones)
+    meta: dict[str, str] = field(default_factory=dict)
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class Truth:
+    """What the report must say."""
+
+    graphs: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by phase
+    tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    total_ns: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    measured_graphs: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # with operators
+    measured_ns: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    # (op, block, phase) → [calls, ns] on the first thread
+    operators: dict[tuple[str, str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    layers: dict[tuple[int, str], int] = field(default_factory=lambda: defaultdict(int))  # (layer, phase) → ns
+    compute_ns: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # ith → ns
+    wait_ns: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    windows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    op_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    graph_id: int
+    phase: str
+    tokens: int
+    node: np.ndarray  # node_index of what executes
+    base: np.ndarray  # ns each
+    keys: list[tuple[str, str]]  # (op, block) each
+    layer: np.ndarray  # -1 outside
+    rows: dict[str, Any]
+
+
+def _graph(spec: Synthetic, graph_id: int, phase: str, tokens: int, scale: float) -> _Graph:
+    nodes: list[tuple[str, str, str, int | None, int, bool]] = [
+        ("GET_ROWS", "inp_embd", "other", None, 3_000, True),
+    ]
+    for layer in range(spec.layers):
+        nodes += [
+            (op, spec.rename.get(name, f"{name}-{layer}"), block, layer, ns, runs)
+            for op, name, block, ns, runs in LAYER_OPS
+        ]
+    nodes += [
+        ("RMS_NORM", "norm", "output", None, 4_000, True),
+        ("MUL", "result_norm", "output", None, 0, False),
+        ("MUL_MAT", "result_output", "output", None, 500_000, True),
+    ]
+    leaves = [("NONE", f"blk.{i}.weight", "other", i, 0, False) for i in range(spec.layers)]
+    everything = nodes + leaves
+    count = len(everything)
+    executes = np.array([node[5] for node in everything])
+    rows = {
+        "graph_id": graph_id,
+        "node_index": np.arange(count, dtype=np.int32),
+        "leaf": np.arange(count) >= len(nodes),
+        "op": [node[0] for node in everything],
+        "name": [node[1] for node in everything],
+        "type": "f32",
+        "layer": [node[3] for node in everything],
+        "block": [node[2] for node in everything],
+        "ne": [[EMBEDDING, tokens, 1, 1]] * count,
+        "size_bytes": EMBEDDING * tokens * 4,
+        "sources": [[max(0, i - 1)] for i in range(count)],
+        "executes": executes,
+    }
+    chosen = [node for node in nodes if node[5]]
+    return _Graph(
+        graph_id=graph_id,
+        phase=phase,
+        tokens=tokens,
+        node=np.flatnonzero(executes).astype(np.int32),
+        base=np.array([node[4] * scale for node in chosen]),
+        keys=[(node[0], node[2]) for node in chosen],
+        layer=np.array([-1 if node[3] is None else node[3] for node in chosen]),
+        rows=rows,
+    )
+
+
+def write(path: str, spec: Synthetic | None = None) -> Truth:
+    """Write the recording to `path` (overwriting it) and return what is true of it."""
+    spec = spec or Synthetic()
+    writer = _Writer(spec, Recording.create(path, overwrite=True))
+    return writer.run()
+
+
+class _Writer:
+    def __init__(self, spec: Synthetic, recording: Recording) -> None:
+        self.spec = spec
+        self.recording = recording
+        self.truth = Truth()
+        self.rng = np.random.default_rng(spec.seed)
+        self.prefill = _graph(spec, 1, "prefill", spec.prompt, spec.prompt * 0.4)
+        self.decode = _graph(spec, 2, "decode", 1, 1.0)
+        self.now = START_NS
+        self.exec_id = 0
+        self.pending: list[dict[str, Any]] = []
+        self.pending_rows = 0
+        self.windows: list[dict[str, Any]] = []
+
+    def run(self) -> Truth:
+        with self.recording as recording:
+            self._facts()
+            for request in range(self.spec.requests):
+                posted = self.now
+                ends = self._request()
+                if self.spec.with_requests:
+                    recording.append(
+                        "request",
+                        {"pid": PID, "task_id": [request], "slot": 0, "posted_ns": posted - 1_000_000,
+                         "first_result_ns": int(ends[0]) + 100_000, "end_ns": int(ends[-1]) + 100_000,
+                         "results": len(ends)},
+                    )  # fmt: skip
+                self.now += self.spec.pause_ns
+            self._flush()
+            self._end()
+        return self.truth
+
+    # ------------------------------------------------------------------ executions
+
+    def _request(self) -> np.ndarray:
+        graphs = [self.prefill] + [self.decode] * self.spec.tokens
+        count = len(graphs)
+        index = np.arange(self.exec_id, self.exec_id + count)
+        window = index // self.spec.graphs_per_window
+        levels = [self.spec.cycle[w % len(self.spec.cycle)] for w in window]
+        slow = dict(zip(("token", "op", "thread"), self.spec.slowdown, strict=True))
+        durations: list[np.ndarray] = []  # one matrix per graph kind: executions × operators
+        for graph, part in ((self.prefill, slice(0, 1)), (self.decode, slice(1, None))):
+            factor = np.array([slow[level] for level in levels[part]])
+            matrix = graph.base[None, :] * factor[:, None]
+            if self.spec.jitter:
+                matrix = matrix * self.rng.normal(1.0, self.spec.jitter, matrix.shape).clip(0.3, 5.0)
+            durations.append(np.rint(matrix).astype(np.int64))
+        total = np.concatenate([matrix.sum(axis=1) for matrix in durations])
+        start = self.now + np.concatenate(([0], np.cumsum(total + self.spec.gap_ns)[:-1]))
+        self.recording.append(
+            "graph_exec",
+            {"exec_id": index, "pid": PID, "tid": PID, "graph_id": [graph.graph_id for graph in graphs],
+             "window_id": window, "start_ns": start, "end_ns": start + total, "level": levels},
+        )  # fmt: skip
+        level_array = np.array(levels)
+        for graph, matrix, part in (
+            (self.prefill, durations[0], slice(0, 1)),
+            (self.decode, durations[1], slice(1, None)),
+        ):
+            self._count(graph, matrix, level_array[part])
+            for level in ("op", "thread"):
+                chosen = np.flatnonzero(level_array[part] == level)
+                if len(chosen):
+                    self._operators(graph, matrix[chosen], start[part][chosen], index[part][chosen], level)
+        for number in np.unique(window):
+            mine = np.flatnonzero(window == number)
+            self._window(int(number), levels[mine[0]], int(start[mine[0]]), int(start[mine[-1]] + total[mine[-1]]),
+                         [graphs[i] for i in mine])  # fmt: skip
+        self.exec_id += count
+        self.now = int(start[-1] + total[-1] + self.spec.gap_ns)
+        return (start + total)[1:]
+
+    def _count(self, graph: _Graph, matrix: np.ndarray, levels: np.ndarray) -> None:
+        truth, phase = self.truth, graph.phase
+        truth.graphs[phase] += len(matrix)
+        truth.tokens[phase] += len(matrix) * graph.tokens
+        truth.total_ns[phase] += int(matrix.sum())
+        measured = matrix[levels != "token"]
+        truth.measured_graphs[phase] += len(measured)
+        truth.measured_ns[phase] += int(measured.sum())
+        sums = measured.sum(axis=0)
+        for (op, block), layer, ns in zip(graph.keys, graph.layer, sums, strict=True):
+            entry = truth.operators[op, block, phase]
+            entry[0] += len(measured)
+            entry[1] += int(ns)
+            if layer >= 0:
+                truth.layers[int(layer), phase] += int(ns)
+
+    def _operators(
+        self, graph: _Graph, matrix: np.ndarray, start: np.ndarray, index: np.ndarray, level: str
+    ) -> None:
+        ends = start[:, None] + matrix.cumsum(axis=1)
+        begins = ends - matrix
+        shape = matrix.shape
+        threads = self.spec.threads if level == "thread" else 1
+        for ith in range(threads):
+            share = 1.0 - self.spec.imbalance * ith / max(1, threads - 1) if threads > 1 else 1.0
+            compute = np.rint(matrix * share).astype(np.int64)
+            done = (begins + compute).ravel()
+            if level == "thread":
+                self.truth.compute_ns[ith] += int(compute.sum())
+                self.truth.wait_ns[ith] += int((matrix - compute).sum())
+            self.pending.append({
+                "exec_id": np.repeat(index, shape[1]),
+                "node_index": np.tile(graph.node, shape[0]),
+                "tid": np.full(matrix.size, PID + ith, dtype=np.int32),
+                "ith": np.full(matrix.size, ith, dtype=np.int16),
+                "start_ns": begins.ravel(),
+                "compute_end_ns": np.ma.array(done, mask=np.full(matrix.size, level == "op")),
+                "end_ns": ends.ravel(),
+            })  # fmt: skip
+            self.pending_rows += matrix.size
+            self.truth.op_rows += matrix.size
+        if self.pending_rows >= FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self.pending:
+            return
+        columns: dict[str, Any] = {name: np.concatenate([part[name] for part in self.pending])
+                                   for name in self.pending[0] if name != "compute_end_ns"}  # fmt: skip
+        columns["compute_end_ns"] = np.ma.concatenate([part["compute_end_ns"] for part in self.pending])
+        with self.recording.batch():
+            self.recording.append("op_exec", columns)
+        self.pending, self.pending_rows = [], 0
+
+    def _window(self, number: int, level: str, start: int, end: int, graphs: list[_Graph]) -> None:
+        if self.windows and self.windows[-1]["window_id"] == number:  # goes on over a pause between requests
+            last = self.windows[-1]
+            last["end_ns"] = end
+            last["graphs"] += len(graphs)
+            last["tokens"] += sum(graph.tokens for graph in graphs)
+            return
+        self.truth.windows[level] += 1
+        self.windows.append({"window_id": number, "level": level, "start_ns": start, "end_ns": end,
+                             "graphs": len(graphs), "tokens": sum(graph.tokens for graph in graphs)})  # fmt: skip
+
+    # ------------------------------------------------------------------ the rest
+
+    def _facts(self) -> None:
+        spec, recording = self.spec, self.recording
+        recording.append("process", {"pid": [PID], "ppid": 1, "uid": 1000, "exe": "/usr/bin/llama-server",
+                                     "cmdline": "llama-server -m model.gguf", "started_ns": START_NS - 10**9,
+                                     "cpus_allowed": spec.threads})  # fmt: skip
+        recording.append("thread", {"pid": PID, "tid": np.arange(PID, PID + spec.threads), "comm": "llama-server",
+                                    "ith": np.arange(spec.threads)})  # fmt: skip
+        recording.append("module", {"module_id": [1], "pid": PID, "path": "/usr/lib/libggml-cpu.so",
+                                    "build_id": "ab" * 20, "engine": "ggml", "engine_version": "b7342",
+                                    "size_bytes": 12_345_678})  # fmt: skip
+        recording.append("model", {"pid": [PID], "architecture": "llama", "parameters": 1_100_000_000,
+                                   "layers": spec.layers, "embedding": EMBEDDING, "vocabulary": 32000, "experts": None,
+                                   "weight_bytes": 1_170_000_000, "weight_types": "q8_0, f32"})  # fmt: skip
+        for graph in (self.prefill, self.decode):
+            executed = len(graph.node)
+            recording.append("graph", {"graph_id": [graph.graph_id], "pid": PID, "uid": graph.graph_id,
+                                       "nodes": int((~np.asarray(graph.rows["leaf"])).sum()), "operators": executed,
+                                       "tokens": graph.tokens, "outputs": 1, "phase": graph.phase,
+                                       "described": True})  # fmt: skip
+            recording.append("graph_node", graph.rows)
+
+    def _end(self) -> None:
+        spec, recording = self.spec, self.recording
+        columns = {name: [window[name] for window in self.windows] for name in self.windows[0]}
+        losses = np.zeros(len(self.windows), dtype=np.int64)
+        losses[0] = spec.losses
+        recording.append("probe_window", {**columns, "hits": 0, "losses": losses})
+        if spec.losses:
+            recording.append("loss", {"window_id": [0], "place": "ring", "events": spec.losses})
+        recording.append("probe_site", {
+            "site_id": [1, 2, 3], "module_id": 1, "probe": ["ggml.graph", "ggml.op", "ggml.barrier"],
+            "level": ["graph", "op", "thread"], "kind": ["entry", "entry", "call"],
+            "symbol": ["ggml_graph_compute", "ggml_cpu_extra_compute_forward", "ggml_graph_compute_thread"],
+            "file_offset": [4096, 8192, 12288], "instruction": ["push rbp", "push rbx", "call 0x3000"],
+            "cost_class": "emulated", "status": "attached", "reason": "",
+            "hits": [self.exec_id, self.truth.op_rows, self.truth.op_rows], "cost_ns": [420.0, 410.0, 430.0],
+        })  # fmt: skip
+        facts = {
+            "flowprof_version": "0.1.0", "host": "testhost", "boot_id": "0" * 8, "kernel": "6.12.0", "arch": "x86_64",
+            "cpu_model": "Synthetic CPU", "cpus": spec.threads, "command_line": "flowprof attach 4242",
+            "levels": "token,op,thread", "budget": "0.01", "full": "false", "rung": "operator site",
+            "rung_reason": "ggml_cpu_extra_compute_forward found in .dynsym", "layout": "version", "clean_end": "true",
+            "started_ns": START_NS - 5_000_000, "started_unix_ns": 1_760_000_000_000_000_000,
+            "stopped_ns": self.now, "stopped_unix_ns": 1_760_000_000_000_000_000 + self.now - START_NS,
+        } | spec.meta  # fmt: skip
+        for key, value in facts.items():
+            recording.set_meta(key, value)
+
+
+def write_empty(path: str) -> None:
+    """A recording in which nothing happened: only the schema."""
+    Recording.create(path, overwrite=True).close()
+
+
+def sized(operators: int, threads: int = 2) -> Synthetic:
+    """About `operators` rows of op_exec, all at thread level with a token window in between, 22 layers."""
+    per_token = (22 * sum(1 for op in LAYER_OPS if op[4]) + 3) * threads
+    share = 3 / 4
+    tokens = round(operators / per_token / share)
+    requests = max(1, tokens // 100)
+    return Synthetic(layers=22, threads=threads, requests=requests, tokens=max(1, tokens // requests - 1),
+                     cycle=("token", "thread", "thread", "thread"), graphs_per_window=10, jitter=0.08,
+                     slowdown=(1.0, 1.015, 1.04))  # fmt: skip
