@@ -29,20 +29,10 @@ MAX_FUNCTION = 1 << 19
 MAX_CODE = 1 << 22
 """Bytes disassembled by one search: about a million instructions."""
 NO_RETURN = frozenset(
-    [
-        "abort",
-        "exit",
-        "_exit",
-        "ggml_abort",
-        "__stack_chk_fail",
-        "__assert_fail",
-        "__fortify_fail",
-        "longjmp",
-        "__cxa_throw",
-        "__cxa_rethrow",
-        "_Unwind_Resume",
-        "_ZSt9terminatev",
-    ]
+    {
+        *("abort", "exit", "_exit", "ggml_abort", "longjmp", "__stack_chk_fail", "__assert_fail", "__fortify_fail"),
+        *("__cxa_throw", "__cxa_rethrow", "_Unwind_Resume", "_ZSt9terminatev"),
+    }
 )
 """After a call of these comes another block, not the next step."""
 MIN_OPERATORS = 24

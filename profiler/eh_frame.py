@@ -2,11 +2,13 @@
 
 `.eh_frame_hdr` holds a sorted table of (function start, address of its FDE). The usual encoding (signed 32-bit
 offsets from the header) is read as one numpy array; a function's length comes from its FDE when that FDE says the
-same start, and otherwise reaches to the next start. Format: Linux Standard Base, "Exception Frames", section 10.6.
+same start, and otherwise reaches to the next start. Static executables have no such table: there the FDEs themselves
+are walked. Format: Linux Standard Base, "Exception Frames", section 10.6.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from flowprof.profiler.elf import ElfFile
 
+_FORMS = {0x1B: ("<i", True), 0x0B: ("<i", False), 0x00: ("<q", False), 0x1C: ("<q", True)}
+MAX_ADDRESS = 1 << 62
 MAX_FUNCTIONS = 2_000_000
 _UDATA4, _SDATA4_DATAREL = 0x03, 0x3B
 
@@ -71,6 +75,52 @@ def _stated_sizes(
     data = np.frombuffer(elf.read(low, high - low), np.uint8)
     fields = data[(frames - low)[:, None] + np.arange(8, 16)].copy().view("<i4").astype(np.int64)
     return fields[:, 1] & 0xFFFFFFFF, frames + 8 + fields[:, 0] == starts
+
+
+def walk_frames(data: bytes, address: int) -> FunctionTable:
+    """The functions of an `.eh_frame` section, read entry by entry; entries in unusual encodings are left out."""
+    forms: dict[int, tuple[str, bool] | None] = {}
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at + 8 <= len(data) and len(found) < MAX_FUNCTIONS:
+        length, cie = struct.unpack_from("<II", data, at)
+        if length in (0, 0xFFFFFFFF):  # the end; or the 64-bit form, which no compiler emits
+            break
+        if cie == 0:
+            forms[at] = _pointer_form(data[at + 8 : min(at + 4 + length, at + 264)])
+        else:
+            form = forms.get(at + 4 - cie)
+            if form is not None and at + 8 + 2 * struct.calcsize(form[0]) <= len(data):
+                start = struct.unpack_from(form[0], data, at + 8)[0] + (address + at + 8 if form[1] else 0)
+                size = struct.unpack_from(form[0].upper(), data, at + 8 + struct.calcsize(form[0]))[0]
+                if 0 <= start < MAX_ADDRESS and 0 < size < MAX_ADDRESS:
+                    found.append((start, size))
+        at += 4 + length
+    if not found:
+        return EMPTY
+    pairs = np.array(sorted(set(found)), np.int64)
+    return FunctionTable(np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]))
+
+
+def _pointer_form(cie: bytes) -> tuple[str, bool] | None:
+    """How the FDEs of a CIE write a function's start: (struct format, relative to its own place); None if unusual."""
+    augmentation, _, rest = cie[1:].partition(b"\0")
+    if not augmentation.startswith(b"z"):
+        return ("<q", False) if not augmentation else None
+    for _ in range(4):  # code and data alignment, return register, length of the augmentation data: LEB128 numbers
+        rest = rest[next((i for i, b in enumerate(rest) if b < 128), len(rest)) + 1 :]
+    for letter in augmentation[1:].decode("latin-1"):
+        if letter == "R":
+            return {0x1B: ("<i", True), 0x0B: ("<i", False), 0x00: ("<q", False), 0x1C: ("<q", True)}.get(
+                rest[0] if rest else -1
+            )
+        if letter == "L":
+            rest = rest[1:]
+        elif letter == "P":
+            rest = rest[1 + {0: 8, 2: 2, 3: 4, 4: 8}.get(rest[0] & 7 if rest else 0, 8) :]
+        elif letter not in "SB":
+            return None
+    return ("<q", False)
 
 
 def _end_of_code(elf: ElfFile, address: int) -> int:

@@ -174,7 +174,11 @@ class ElfFile(ElfImage):
     @cached_property
     def _functions(self) -> eh_frame.FunctionTable:
         at = self._phdrs[self._phdrs["type"] == PT_GNU_EH_FRAME]
-        return eh_frame.read_table(self, int(at[0]["vaddr"]), int(at[0]["filesz"])) if len(at) else eh_frame.EMPTY
+        table = eh_frame.read_table(self, int(at[0]["vaddr"]), int(at[0]["filesz"])) if len(at) else eh_frame.EMPTY
+        frames = self.section(".eh_frame")
+        if len(table.starts) or frames is None or self.bits != 64 or self.order != "<":
+            return table
+        return eh_frame.walk_frames(self.section_bytes(frames), frames.address)
 
     def functions(self) -> list[tuple[int, int]]:
         """(start, size) of every function with unwind information: also in a stripped file."""

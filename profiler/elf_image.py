@@ -83,10 +83,11 @@ class ElfImage:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError) as e:
             raise ElfError(f"cannot open {path!r}: {getattr(e, 'strerror', None) or e}") from None
-        self._file = open(fd, "rb", buffering=0)  # noqa: SIM115 (open as long as the object lives)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
             raise ElfError(f"{path!r} is not a regular file")
+        self._file = open(fd, "rb", buffering=0)  # noqa: SIM115 (open as long as the object lives)
         self.size = status.st_size
         ident = self.bytes_at(0, 16, "its identification")
         if ident[:4] != b"\x7fELF" or ident[4] not in (1, 2) or ident[5] not in (1, 2):
