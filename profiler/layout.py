@@ -72,23 +72,23 @@ class TensorLayout:
 
 @dataclass(frozen=True, slots=True)
 class GraphLayout:
-    """`struct ggml_cgraph`. `inline`: nodes and leafs are arrays within the struct, not pointers (until 2023)."""
+    """`struct ggml_cgraph`. `inline`: nodes and leafs are arrays within the struct, not pointers (until 2023).
+
+    Without `leafs` the leaves are those that nodes name as sources.
+    """
 
     n_nodes: int
-    n_leafs: int
     nodes: int
-    leafs: int
+    n_leafs: int | None = None
+    leafs: int | None = None
     uid: int | None = None
     inline: bool = False
 
     @property
     def extent(self) -> int:
         """Bytes of the header that are needed."""
-        ends = [self.n_nodes + 4, self.n_leafs + 4]
-        if not self.inline:
-            ends += [self.nodes + 8, self.leafs + 8]
-        if self.uid is not None:
-            ends.append(self.uid + 8)
+        arrays = () if self.inline else (self.nodes, self.leafs, self.uid)
+        ends: list[int] = [offset + 8 for offset in (self.n_nodes, self.n_leafs, *arrays) if offset is not None]
         return (max(ends) + 7) // 8 * 8
 
 

@@ -26,8 +26,7 @@ U64 = npt.NDArray[np.uint64]
 def read_node_addresses(memory: Memory, address: int, graph: GraphLayout) -> tuple[bytes, U64, U64]:
     """The graph's header, the addresses of its nodes and of its leafs. Raises Unreadable when there is no graph."""
     header = memory.read(address, graph.extent)
-    n_nodes = int.from_bytes(header[graph.n_nodes : graph.n_nodes + 4], "little", signed=True)
-    n_leafs = int.from_bytes(header[graph.n_leafs : graph.n_leafs + 4], "little", signed=True)
+    n_nodes, n_leafs = _count(header, graph.n_nodes), _count(header, graph.n_leafs)
     if not 1 <= n_nodes <= MAX_NODES or not 0 <= n_leafs <= MAX_NODES:
         raise Unreadable(f"a graph of {n_nodes} nodes and {n_leafs} leafs")
     return (
@@ -37,10 +36,14 @@ def read_node_addresses(memory: Memory, address: int, graph: GraphLayout) -> tup
     )
 
 
-def _pointers(memory: Memory, address: int, header: bytes, graph: GraphLayout, offset: int, count: int) -> U64:
-    where = address + offset if graph.inline else int.from_bytes(header[offset : offset + 8], "little")
-    if count == 0:
+def _count(header: bytes, offset: int | None) -> int:
+    return 0 if offset is None else int.from_bytes(header[offset : offset + 4], "little", signed=True)
+
+
+def _pointers(memory: Memory, address: int, header: bytes, graph: GraphLayout, offset: int | None, count: int) -> U64:
+    if count == 0 or offset is None:
         return np.empty(0, dtype=np.uint64)
+    where = address + offset if graph.inline else int.from_bytes(header[offset : offset + 8], "little")
     return memory.read_words(where, count)
 
 
@@ -51,13 +54,17 @@ def check(memory: Memory, cgraph_address: int, layouts: Layouts, names: OpNames)
     except Unreadable as error:
         return [error.message]
     tensor = layouts.tensor
-    chosen = nodes[_spread(len(nodes))]
+    chosen = nodes[sample(len(nodes))]
     rows, readable = _read(memory, chosen, tensor)
     if not readable.all():
         return [f"{int((~readable).sum())} of {len(chosen)} node pointers lead nowhere"]
     violations = tensor_violations(rows, names, "node")
     if np.mean(rows["op"] != 0) < 0.9:
         violations.append("most nodes have no operator")
+    if np.mean(rows["src"][:, 0] != 0) < 0.9:
+        violations.append("most nodes have no first source")
+    if np.mean(rows["name"][:, 0] != 0) < 0.9:
+        violations.append("most nodes have no name")
     if violations:
         return violations
     sources = np.unique(rows["src"])
@@ -72,7 +79,7 @@ def check(memory: Memory, cgraph_address: int, layouts: Layouts, names: OpNames)
     return violations or _matrix_products(rows, others, other_rows, names)
 
 
-def _spread(count: int) -> npt.NDArray[np.intp]:
+def sample(count: int) -> npt.NDArray[np.intp]:
     """Up to SAMPLE indices spread over `count`."""
     return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.intp))
 
@@ -80,9 +87,22 @@ def _spread(count: int) -> npt.NDArray[np.intp]:
 def _read(memory: Memory, addresses: U64, tensor: TensorLayout) -> tuple[Rows, npt.NDArray[np.bool_]]:
     if not len(addresses):
         return np.empty(0, dtype=tensor.dtype()), np.empty(0, dtype=np.bool_)
-    ok = (addresses % 8 == 0) & (addresses > 4096) & (addresses < _USER_SPACE)
-    raw, readable = memory.read_rows(np.where(ok, addresses, 0).astype(np.uint64), tensor.extent)
+    raw, readable = memory.read_rows(np.where(plausible(addresses), addresses, 0).astype(np.uint64), tensor.extent)
     return raw.view(tensor.dtype())[:, 0], readable
+
+
+def plausible(addresses: U64, align: int = 8) -> npt.NDArray[np.bool_]:
+    """Could be pointers to something in user space."""
+    fine: npt.NDArray[np.bool_] = (addresses % align == 0) & (addresses > 4096) & (addresses < _USER_SPACE)
+    return fine
+
+
+def stride_matches(ne: npt.NDArray[np.int64], nb: U64) -> npt.NDArray[np.bool_]:
+    """Rows whose outer strides are those of a dense tensor."""
+    fine: npt.NDArray[np.bool_] = (nb[:, 2] == nb[:, 1] * ne[:, 1].astype(np.uint64)) & (
+        nb[:, 3] == nb[:, 2] * ne[:, 2].astype(np.uint64)
+    )
+    return fine
 
 
 def tensor_violations(rows: Rows, names: OpNames, what: str) -> list[str]:
@@ -107,10 +127,12 @@ def tensor_violations(rows: Rows, names: OpNames, what: str) -> list[str]:
     if faults:
         return faults
     row_bytes = (ne[:, 0] // np.maximum(block[kind], 1)).astype(np.uint64) * size[kind]
-    dense = (nb[:, 0] == size[kind]) & (nb[:, 1] == row_bytes)
-    dense &= (nb[:, 2] == nb[:, 1] * ne[:, 1].astype(np.uint64)) & (nb[:, 3] == nb[:, 2] * ne[:, 2].astype(np.uint64))
+    dense = (nb[:, 0] == size[kind]) & (nb[:, 1] == row_bytes) & stride_matches(ne, nb)
     if np.mean(dense) < 0.5:
         faults.append(f"strides of most {what}s do not follow from type and shape")
+    own = (rows["op"] == 0) | ~np.isin(rows["op"], list(names.empty_ops))  # not views of something else
+    if own.any() and np.mean((nb[:, 0] == size[kind])[own]) < 0.9:
+        faults.append(f"element sizes of {what}s do not follow from their types")
     return faults
 
 
