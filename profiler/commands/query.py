@@ -24,10 +24,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
+    from flowprof.profiler.errors import UsageError
     from flowprof.profiler.store import Recording
     from flowprof.viewers import rows
 
     sql = sys.stdin.read() if asked.sql == "-" else asked.sql
+    if not sql.strip():
+        raise UsageError("the query is empty", f"flowprof query {asked.file} 'SHOW ALL TABLES'")
     with Recording.open(asked.file) as recording:
         # One row more than is shown tells whether there are more.
         names, found = recording.table(sql, limit=TABLE_ROWS + 1 if asked.format == "table" else None)
