@@ -8,6 +8,7 @@ operator's time is exactly its base time × its level's slow-down, and the expec
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -242,9 +243,7 @@ class _Writer:
             if layer >= 0:
                 truth.layers[int(layer), phase] += int(ns)
 
-    def _operators(
-        self, graph: _Graph, matrix: np.ndarray, start: np.ndarray, index: np.ndarray, level: str
-    ) -> None:
+    def _operators(self, graph: _Graph, matrix: np.ndarray, start: np.ndarray, index: np.ndarray, level: str) -> None:
         ends = start[:, None] + matrix.cumsum(axis=1)
         begins = ends - matrix
         shape = matrix.shape
@@ -316,6 +315,8 @@ class _Writer:
 
     def _end(self) -> None:
         spec, recording = self.spec, self.recording
+        for window, following in itertools.pairwise(self.windows):  # a recording's windows touch
+            window["end_ns"] = following["start_ns"]
         columns = {name: [window[name] for window in self.windows] for name in self.windows[0]}
         losses = np.zeros(len(self.windows), dtype=np.int64)
         losses[0] = spec.losses

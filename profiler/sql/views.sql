@@ -65,3 +65,29 @@ FROM request;
 
 CREATE OR REPLACE VIEW loss_by_place AS   -- what was not recorded
 SELECT place, sum(events)::BIGINT AS events FROM loss GROUP BY place;
+
+CREATE OR REPLACE VIEW measured_graph AS  -- graph executions whose operators are known, all of them from first to last
+SELECT d.*
+FROM graph_duration d JOIN graph g USING (graph_id)
+WHERE d.level IN ('op', 'thread') AND g.described;
+
+CREATE OR REPLACE VIEW measured_operator AS  -- the first thread's operators of measured_graph, one row per call
+SELECT
+    m.exec_id, m.graph_id, m.phase, m.level,
+    m.tokens,                               -- of the graph execution
+    o.node_index,
+    o.end_ns - o.start_ns AS dur_ns,        -- wall time on the first thread, ns
+    n.op, n.name, n.layer, n.block          -- as in graph_node
+FROM op_exec o
+JOIN measured_graph m USING (exec_id)
+JOIN graph_node n ON n.graph_id = m.graph_id AND n.node_index = o.node_index
+WHERE o.ith = 0;
+
+CREATE OR REPLACE VIEW measured_thread AS  -- every thread's operators of graph executions at thread level
+SELECT
+    m.exec_id, m.phase, m.tokens, o.tid, o.ith, o.node_index,
+    o.compute_end_ns - o.start_ns AS compute_ns,  -- own work, ns
+    o.end_ns - o.compute_end_ns AS wait_ns  -- at the barrier, ns
+FROM op_exec o
+JOIN measured_graph m USING (exec_id)
+WHERE m.level = 'thread' AND o.compute_end_ns IS NOT NULL;

@@ -1,0 +1,134 @@
+"""The recording's own slow-down, measured from its windows.
+
+Deep windows (op, thread) lie between shallow ones (token). For each deep window the median decode step is compared
+with the time-weighted geometric mean of the nearest shallow window before and after it, so that a drifting speed
+cancels out. A level's ratio is the exponential of the mean log-ratio over its windows, its interval Student's t on
+the same. The whole recording's ratio is 1 + Σ over levels of (ratio − 1) × the level's share of the time. The token level itself is always
+attached and is the base. With too few windows or steps the answer is "not measurable", never a guess.
+
+The modelled cost (hits × measured cost of one hit) is processor time over all threads; it stands beside the measured
+figure and is never mixed with it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from flowprof.profiler.analyzers.contract import GRAPHS, WINDOWS, Analyzer, Result
+from flowprof.profiler.sections import LevelCost, Overhead
+from flowprof.profiler.store import Recording, read_sql
+
+DEEP = ("op", "thread")
+MIN_WINDOWS = 5  # deep windows with a shallow neighbour
+MIN_STEPS = 30  # decode steps in them
+MIN_STEPS_PER_WINDOW = 2
+NEIGHBOUR_NS = 10_000_000_000  # a shallow window further away says nothing about now
+
+TIME_SQL = """
+SELECT level, coalesce(sum(end_ns - start_ns), 0)::BIGINT FROM probe_window WHERE end_ns IS NOT NULL GROUP BY level
+"""
+SITE_SQL = """
+SELECT cost_class, sum(hits)::BIGINT, sum(hits * cost_ns), avg(cost_ns) FROM probe_site
+WHERE status = 'attached' AND hits > 0 GROUP BY cost_class ORDER BY cost_class
+"""
+BUSY_SQL = "SELECT coalesce(sum(dur_ns), 0)::BIGINT FROM graph_duration"
+THREADS_SQL = "SELECT greatest(count(DISTINCT (pid, ith)), 1) FROM thread WHERE ith IS NOT NULL"
+
+
+def analyze(recording: Recording) -> Result:
+    windows = recording.columns(read_sql("decode_windows.sql"))
+    times = {str(level): int(ns) for level, ns in recording.rows(TIME_SQL)}
+    whole = sum(times.values())
+    levels = tuple(
+        level_cost(windows, level, times[level] / whole if whole else 0.0) for level in DEEP if times.get(level)
+    )
+    total, interval, reason = _whole(levels, deep_only=not times.get("token"))
+    hits, modelled, classes = _modelled(recording)
+    busy = recording.rows(BUSY_SQL)[0][0]
+    threads = recording.rows(THREADS_SQL)[0][0]
+    return Result(
+        Overhead(
+            ratio=total,
+            ci95=interval,
+            windows=sum(level.windows for level in levels),
+            reason=reason,
+            levels=levels,
+            modelled_cpu_ns=modelled,
+            modelled_ratio=1 + modelled / (busy * threads) if modelled is not None and busy else None,
+            hits=hits,
+            cost_per_hit_ns=classes,
+        )
+    )
+
+
+def level_cost(windows: dict[str, np.ndarray], level: str, time_share: float) -> LevelCost:
+    """One level's ratio from the windows' relative decode times (columns of decode_windows.sql)."""
+    usable = np.asarray(windows["steps"]) >= MIN_STEPS_PER_WINDOW
+    names = np.asarray(windows["level"], dtype=object)
+    middle = (np.asarray(windows["start_ns"], dtype=float) + np.asarray(windows["end_ns"], dtype=float)) / 2
+    log_time = np.log(np.asarray(windows["relative"], dtype=float))
+    deep = np.flatnonzero((names == level) & usable)
+    shallow = np.flatnonzero((names == "token") & usable)
+    if len(shallow) == 0:
+        return LevelCost(level, None, None, 0, int(np.sum(windows["steps"][deep])), time_share,
+                         "no token windows to compare with (--full)")  # fmt: skip
+    at, base = middle[shallow], log_time[shallow]
+    position = np.searchsorted(at, middle[deep])
+    before = np.clip(position - 1, 0, len(shallow) - 1)
+    after = np.clip(position, 0, len(shallow) - 1)
+    to_before = np.where(position > 0, middle[deep] - at[before], np.inf)
+    to_after = np.where(position < len(shallow), at[after] - middle[deep], np.inf)
+    near_before, near_after = to_before <= NEIGHBOUR_NS, to_after <= NEIGHBOUR_NS
+    weight_before = np.where(near_before, 1 / np.maximum(to_before, 1.0), 0.0)
+    weight_after = np.where(near_after, 1 / np.maximum(to_after, 1.0), 0.0)
+    paired = near_before | near_after
+    weights = np.where(paired, weight_before + weight_after, 1.0)
+    expected = (weight_before * base[before] + weight_after * base[after]) / weights
+    differences = (log_time[deep] - expected)[paired]
+    steps = int(np.sum(np.asarray(windows["steps"])[deep][paired]))
+    count = len(differences)
+    if count < MIN_WINDOWS or steps < MIN_STEPS:
+        return LevelCost(level, None, None, count, steps, time_share,
+                         f"not measurable: {steps} tokens in {count} windows")  # fmt: skip
+    mean = float(differences.mean())
+    margin = student_t(count - 1) * float(differences.std(ddof=1)) / math.sqrt(count)
+    return LevelCost(
+        level, math.exp(mean), (math.exp(mean - margin), math.exp(mean + margin)), count, steps, time_share, ""
+    )
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t (Abramowitz & Stegun 26.7.5; within 1 % from 4 degrees of freedom)."""
+    z = 1.959964
+    g1 = (z**3 + z) / 4
+    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + g1 / freedom + g2 / freedom**2 + g3 / freedom**3
+
+
+def _whole(levels: tuple[LevelCost, ...], deep_only: bool) -> tuple[float | None, tuple[float, float] | None, str]:
+    if not levels:
+        return 1.0, (1.0, 1.0), "token level only: nothing deeper was attached"
+    if deep_only:
+        return None, None, "not measurable: no token windows to compare with (--full)"
+    missing = [level for level in levels if level.ratio is None]
+    if missing:
+        return None, None, "; ".join(f"{level.level} level {level.reason}" for level in missing)
+    extra = sum((level.ratio - 1) * level.time_share for level in levels if level.ratio is not None)
+    # Levels are measured on different windows: their errors add as squares.
+    error = math.sqrt(
+        sum(((level.ci95[1] - level.ci95[0]) / 2 * level.time_share) ** 2 for level in levels if level.ci95)
+    )
+    return 1 + extra, (1 + extra - error, 1 + extra + error), ""
+
+
+def _modelled(recording: Recording) -> tuple[int, float | None, tuple[tuple[str, float], ...]]:
+    rows = recording.rows(SITE_SQL)
+    hits = sum(int(row[1]) for row in rows)
+    if not rows or any(row[2] is None for row in rows):
+        return hits, None, ()
+    return hits, float(sum(row[2] for row in rows)), tuple((str(row[0]), float(row[3])) for row in rows)
+
+
+ANALYZER = Analyzer("overhead", "Overhead", (GRAPHS, WINDOWS), analyze)
