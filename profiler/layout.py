@@ -121,18 +121,17 @@ def resolve_layout(
 
     Raises LayoutUnknown; MemoryGone, PermissionDeniedError from reading.
     """
-    from .dwarf import dwarf_layouts
+    from .dwarf import STATED, dwarf_layouts
     from .layout_check import check
     from .layout_infer import infer_layouts
     from .layout_table import KNOWN
 
     tried: list[str] = []
-    candidates = [found for module in modules if (found := dwarf_layouts(module.elf.path)) is not None]
-    candidates += KNOWN if table is None else table
-    for candidate in candidates:
+    known = KNOWN if table is None else table
+    for candidate in (*dwarf_layouts(modules, known), *known):
         violations = check(memory, cgraph_address, candidate, names)
         if not violations:
-            return _with_uid(memory, cgraph_address, candidate, modules)
+            return candidate if candidate.version == STATED else _with_uid(memory, cgraph_address, candidate, modules)
         tried.append(f"{candidate.version}: {violations[0]}")
     try:
         inferred = infer_layouts(memory, cgraph_address, names)
@@ -154,7 +153,7 @@ def _with_uid(memory: Memory, cgraph_address: int, layouts: Layouts, modules: Se
     The function that hands out uids decides when symbols can tell; else the word itself: a uid is a small number, while
     in builds without one the word behind the struct is a pointer, a pair of ints, or zero.
     """
-    if layouts.graph.uid is None or layouts.tensor.source == "dwarf":
+    if layouts.graph.uid is None:
         return layouts
     tables = [module.elf.symbols() for module in modules]
     has_uid = any(symbols.get("ggml_graph_next_uid") is not None for symbols in tables)
