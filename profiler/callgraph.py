@@ -5,7 +5,8 @@ pointers that the code takes (`lea` of a function start: what is handed to GOMP_
 more than `MAX_NODES` functions. What is found is a *candidate*: the recorder accepts it only when live tensors pass
 their self-check.
 
-* The graph-thread loop is the nearest function so reached that calls `ggml_barrier` directly or through its PLT stub.
+* The graph-thread loop is the nearest function so reached that calls `ggml_barrier` directly or through its PLT stub;
+  in builds without one, that calls `GOMP_barrier` in a loop.
 * The static `ggml_compute_forward` is a function that is called inside a loop of a reached function and itself leads
   to very many others: the switch over all operators.
 * Of the loop's barrier calls, those after each node are told from a matrix product's own by following the code from
@@ -23,6 +24,8 @@ from flowprof.profiler.disassembly import direct_target, is_call, is_jump, lea_t
 from flowprof.profiler.elf import ElfError, ElfFile
 from flowprof.profiler.sites import call_targets
 
+BARRIERS = ("ggml_barrier", "GOMP_barrier")
+"""Where threads wait after a node; OpenMP builds of 2024 have ggml's own inlined and call OpenMP's."""
 MAX_NODES = 96
 MAX_DEPTH = 4
 MAX_FUNCTION = 1 << 19
@@ -145,12 +148,19 @@ def _from_graph_compute(elf: ElfFile) -> dict[int, list[Reference]]:
 
 
 def find_graph_thread(elf: ElfFile) -> int | None:
-    """The function in which each thread loops over the graph's nodes; None in builds whose barrier has no symbol."""
-    barrier = call_targets(elf, "ggml_barrier")
-    for function, found in _from_graph_compute(elf).items():
-        if function not in barrier and any(r.kind == "call" and r.target in barrier for r in found):
-            return function
+    """The function in which each thread loops over the graph's nodes; None where it calls none of `BARRIERS`."""
+    graph = _from_graph_compute(elf)
+    for name in BARRIERS:
+        barrier = call_targets(elf, name)
+        for function, found in graph.items():
+            calls = [r.address for r in found if r.kind == "call" and r.target in barrier]
+            if function not in barrier and calls and (name == BARRIERS[0] or _in_loop(_loops(elf, function), calls)):
+                return function
     return None
+
+
+def _in_loop(loops: list[tuple[int, int]], addresses: list[int]) -> bool:
+    return any(low <= address < high for low, high in loops for address in addresses)
 
 
 def compute_forward_candidates(elf: ElfFile) -> list[int]:
@@ -167,7 +177,7 @@ def compute_forward_candidates(elf: ElfFile) -> list[int]:
             calls = [r for r in calls if _may_be(elf, r.target, "compute_forward")]
             loops = _loops(elf, function) if calls else []
             for r in calls:
-                if any(low <= r.address < high for low, high in loops):
+                if _in_loop(loops, [r.address]):
                     callers.setdefault(r.target, set()).add(function)
     threads = {function for functions in callers.values() for function in functions}
     return sorted(callers.keys() - threads, key=lambda function: -leads_to[function])
@@ -224,8 +234,9 @@ def node_barriers(elf: ElfFile, thread: int) -> NodeBarriers:
     call is reached again ends a node.
     """
     flow = _flow(elf, thread)
-    barrier = call_targets(elf, "ggml_barrier")
-    barriers = {a for a, f in flow.items() if f.call and f.target in barrier}
+    goals = (call_targets(elf, name) for name in BARRIERS)
+    calls = ({a for a, f in flow.items() if f.call and f.target in targets} for targets in goals)
+    barriers = next(filter(None, calls), set[int]())
     operators = call_targets(elf, "ggml_cpu_extra_compute_forward") or set(compute_forward_candidates(elf))
     starts = {a for a, f in flow.items() if f.call and f.target in operators}
     met = _first_met(flow, starts, barriers)
