@@ -3,8 +3,9 @@
 Deep windows (op, thread) lie between shallow ones (token). For each deep window the median decode step is compared
 with the time-weighted geometric mean of the nearest shallow window before and after it, so that a drifting speed
 cancels out. A level's ratio is the exponential of the mean log-ratio over its windows, its interval Student's t on
-the same. The whole recording's ratio is 1 + Σ over levels of (ratio − 1) × the level's share of the time. The token level itself is always
-attached and is the base. With too few windows or steps the answer is "not measurable", never a guess.
+the same. The whole recording's ratio is 1 + Σ over levels of (ratio − 1) × the level's share of the time. The token
+level itself is always attached and is the base. With too few windows or steps the answer is "not measurable", never
+a guess.
 
 The modelled cost (hits × measured cost of one hit) is processor time over all threads; it stands beside the measured
 figure and is never mixed with it.
