@@ -37,6 +37,7 @@ _X86_READ_ONLY = {
     "ptest",
     "vptest",
 }
+_A64_COMPARES = ("cmp", "cmn", "tst", "ccmp", "ccmn")
 _A64_READ_ONLY = ("st", "cmp", "cmn", "tst", "ccmp", "ccmn", "cb", "tb", "prfm", "fcmp", "br", "bl", "ret")
 
 
@@ -84,22 +85,24 @@ def instructions(machine: str, code: bytes, address: int, count: int) -> Iterato
     """At most `count` instructions from the beginning of the code; ends early at bytes that are no instruction."""
     try:
         for i in _decoder(machine, True).disasm(code, address, count):
-            names = {i.reg_name(r) for r in i.regs_access()[1]} | _destinations(machine, i)
-            writes = frozenset(whole_register(machine, name) for name in names if name)
+            writes = frozenset(whole_register(machine, name) for name in _written(machine, i) if name)
             yield Instruction(i.address, bytes(i.bytes), i.mnemonic, i.op_str, writes)
     except cs.CsError:
         return
 
 
-def _destinations(machine: str, i: Any) -> set[str]:
-    """What it writes by position. Capstone's own list has gaps, and a missed write would be read as an argument."""
+def _written(machine: str, i: Any) -> set[str]:
+    """What it writes, by capstone's list and by position: the list has gaps, and a missed write costs an argument."""
     verb = i.mnemonic.split()[-1]
     x86 = machine == "x86-64"
-    if verb in _X86_READ_ONLY if x86 else verb.startswith(_A64_READ_ONLY):
+    listed = {i.reg_name(r) for r in i.regs_access()[1]}
+    if verb in _A64_COMPARES and not x86:  # capstone sees the `subs` that they abbreviate
         return set()
+    if verb in _X86_READ_ONLY if x86 else verb.startswith(_A64_READ_ONLY):
+        return listed
     several = verb in ("xchg", "xadd") if x86 else verb.startswith(("ld", "swp", "cas"))
     register = cs.x86.X86_OP_REG if x86 else cs.arm64.ARM64_OP_REG
-    return {i.reg_name(o.reg) for o in i.operands[: None if several else 1] if o.type == register}
+    return listed | {i.reg_name(o.reg) for o in i.operands[: None if several else 1] if o.type == register}
 
 
 def sweep(machine: str, code: bytes, address: int) -> Iterator[tuple[int, int, str, str]]:

@@ -290,7 +290,8 @@ def overwritten(verb: str, operands: str) -> set[str]:
     if verb.startswith(("imul", "mul", "div")) and "," in operands:
         found = set()
     if not READERS.match(verb):
-        goals = re.findall(r"%\w+$", operands) + (re.findall(r"%\w+", operands) if verb[:4] in ("xchg", "xadd") else [])
+        registers = re.sub(r"\(.*?\)", "", operands)
+        goals = re.findall(r"%\w+" if verb[:4] in ("xchg", "xadd") else r"%\w+$", registers)
         found |= {whole for whole, names in ALIASES.items() for goal in goals if goal[1:] in names}
     return found
 
@@ -326,10 +327,12 @@ def judge_a64(elf: ElfFile, start: int, end: int, chosen: Site, args: int) -> st
         if at < chosen.address:
             if bits or word & 0xFE000000 == 0xD6000000:
                 return f"a branch at {at:#x} before it"
-            store = word & 0x3A400000 in (0x28000000, 0x38000000) or word & 0x3BC00000 == 0x39000000
+            store = word & 0x3A400000 == 0x28000000 or word & 0x3AC00000 == 0x38000000
+            store = store and word & 0x3B200C00 != 0x38200000  # an atomic operation gives a result
             vector = word & 0x0E000000 == 0x0E000000 or word & 0x0C000000 == 0x0C000000
-            written = set() if store or vector else {word & 31}
-            if word & 0x3A000000 == 0x28000000 and word & 1 << 22:
+            compares = word & 0x3FE00000 == 0x3A400000  # ccmp, ccmn: flags in the place of the result
+            written = set() if store or vector or compares else {word & 31}
+            if not vector and word & 0x3A000000 == 0x28000000 and word & 1 << 22:
                 written.add(word >> 10 & 31)
             indexed = word & 0x3B200400 == 0x38000400 or word & 0x3A800000 == 0x28800000
             written |= {word >> 5 & 31} if indexed else set()
