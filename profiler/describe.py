@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from .blocks import place_nodes
 from .errors import FlowprofError
-from .layout import Layouts, TensorLayout
+from .layout import NAME_SIZE, Layouts, TensorLayout
 from .layout_check import Rows, named, read_node_addresses
 from .memory import Addresses, Memory, Unreadable
 from .model_facts import ModelFacts, model_facts
@@ -136,11 +136,8 @@ def _describe(uid: int | None, addresses: Addresses, n_nodes: int, rows: Rows, n
     op = _ops(rows, names)
     base = [names.ops[number] for number in rows["op"]]
     types = tuple(names.types[number].name for number in rows["type"])
-    text = rows["name"].tobytes()
-    size = rows["name"].shape[1]
-    name = tuple(
-        text[at * size : (at + 1) * size].partition(b"\0")[0].decode("utf-8", "replace") for at in range(len(rows))
-    )
+    text = np.ascontiguousarray(rows["name"]).view(f"S{NAME_SIZE}")[:, 0].tolist()
+    name = tuple(raw.partition(b"\0")[0].decode("utf-8", "replace") for raw in text)
     sources = _source_indices(addresses, rows["src"])
     size_bytes = _sizes(rows, names)
     flags = rows["flags"].copy() if "flags" in (rows.dtype.names or ()) else np.zeros(len(rows), dtype=np.uint32)
@@ -193,11 +190,9 @@ def _source_indices(addresses: Addresses, src: npt.NDArray[np.uint64]) -> tuple[
     found = np.minimum(np.searchsorted(addresses, src, sorter=order), len(addresses) - 1)
     index = order[found]
     present = (addresses[index] == src) & (src != 0)
-    used = max(int(present.any(axis=0).nonzero()[0].max(initial=-1)) + 1, 1)
-    return tuple(
-        tuple(at for at, there in zip(row, have, strict=True) if there)
-        for row, have in zip(index[:, :used].tolist(), present[:, :used].tolist(), strict=True)
-    )
+    flat = index[present].tolist()
+    ends = present.sum(axis=1).cumsum().tolist()
+    return tuple(tuple(flat[start:end]) for start, end in zip([0, *ends], ends, strict=False))
 
 
 def _sizes(rows: Rows, names: OpNames) -> npt.NDArray[np.int64]:

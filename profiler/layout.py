@@ -158,6 +158,6 @@ def _with_uid(memory: Memory, cgraph_address: int, layouts: Layouts, modules: Se
     tables = [module.elf.symbols() for module in modules]
     has_uid = any(symbols.get("ggml_graph_next_uid") is not None for symbols in tables)
     if not has_uid:
-        value = int(memory.read_words(cgraph_address + layouts.graph.uid, 1)[0])
-        has_uid = 0 < value < 1 << 32
+        word = memory.read_words(cgraph_address + layouts.graph.uid, 1)
+        has_uid = 0 < int(word[0]) < 1 << 32 and not memory.read_rows(word, 8)[1][0]
     return layouts if has_uid else replace(layouts, graph=replace(layouts.graph, uid=None))

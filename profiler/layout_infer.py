@@ -22,7 +22,7 @@ from .names import OpNames
 
 MIN_NODES = 12
 _HEADER = 128
-_WINDOWS = (512, 448, 416, 384, 352, 320, 288)  # bytes read of each tensor; fewer near the end of a mapping
+_WINDOWS = (512, 448, 416, 384, 352, 320, 288, 256, 224)  # bytes read of each tensor; fewer near the end of a mapping
 _MAX_SOURCES = 10
 _COMPUTE_FLAG = 0x10
 U64 = npt.NDArray[np.uint64]
@@ -47,14 +47,18 @@ def infer_layouts(memory: Memory, cgraph_address: int, names: OpNames) -> Layout
 
 
 def _graph_candidates(memory: Memory, address: int) -> Iterator[tuple[GraphLayout, U64]]:
-    """Every (count, array) in the header that could be the nodes, the longest array first."""
+    """Every (count, array) in the header that could be the nodes, the longest array first.
+
+    Of several counts for one array the largest is meant: the number of leafs would show only the array's beginning.
+    Equal ones (a graph filled to its capacity, which stands first): the second where there is room for three.
+    """
     header = memory.read_words(address, _HEADER // 8)
     counts = header.view("<i4")[:4]
     found: list[tuple[int, GraphLayout, U64]] = []
     for place in range(8, _HEADER, 8):
         pointer = int(header[place // 8])
         for count_at, count in enumerate(counts.tolist()):
-            if not MIN_NODES <= count <= MAX_NODES:
+            if not MIN_NODES <= count <= MAX_NODES or not _counts_before(counts[:count_at]):
                 continue
             for inline in (False, True):
                 if inline and place > 40:
@@ -65,9 +69,17 @@ def _graph_candidates(memory: Memory, address: int) -> Iterator[tuple[GraphLayou
                     continue
                 if plausible(nodes).all() and len(np.unique(nodes)) == count:
                     found.append((count, GraphLayout(count_at * 4, place, inline=inline), nodes))
-    found.sort(key=lambda item: -item[0])
+    found.sort(key=lambda item: (-item[0], item[1].n_nodes != (4 if item[1].nodes >= 16 else 0)))
+    places = set()
     for _, graph, nodes in found:
-        yield graph, nodes
+        if graph.nodes not in places:
+            places.add(graph.nodes)
+            yield graph, nodes
+
+
+def _counts_before(others: npt.NDArray[np.int32]) -> bool:
+    """The numbers in front of the count are counts or capacities too."""
+    return bool(((others >= 0) & (others <= 1 << 20)).all())
 
 
 def _uid(memory: Memory, address: int, graph: GraphLayout) -> int | None:
@@ -96,7 +108,10 @@ class _Tensors:
         self.ints: npt.NDArray[np.uint32] = self.raw.view("<u4")
 
     def _window(self, addresses: U64) -> npt.NDArray[np.uint8]:
-        for size in _WINDOWS:
+        room = int(np.diff(np.unique(self.nodes)).min(initial=_WINDOWS[0]))  # no tensor reaches into the next
+        for size in (room // 8 * 8, *_WINDOWS):
+            if size > room:
+                continue
             raw, readable = self.memory.read_rows(addresses, size)
             if readable.all():
                 return raw
@@ -131,21 +146,22 @@ class _Tensors:
         best, best_dense = 0, np.zeros(len(self.raw), dtype=np.bool_)
         for at in range(self.words.shape[1] - 8):
             ne, nb = self.words[:, at : at + 4].astype(np.int64), self.words[:, at + 4 : at + 8]
-            fits = stride_matches(ne, nb) & (ne > 0).all(axis=1) & (ne < 1 << 40).all(axis=1)
-            fits &= np.any(
-                [
-                    (nb[:, 0] == trait.type_size)
-                    & (nb[:, 1] == (ne[:, 0] // trait.block_size * trait.type_size).astype(np.uint64))
-                    for trait in self.names.types
-                    if trait.block_size
-                ],
-                axis=0,
-            )
+            fits = self._dense(ne, nb)
             if fits.sum() > best_dense.sum():
                 best, best_dense = at * 8, fits
         if best_dense.mean() < 0.5:
             raise LayoutUnknown("no field of the nodes holds shapes and strides")
         return best, best_dense
+
+    def _dense(self, ne: npt.NDArray[np.int64], nb: U64) -> npt.NDArray[np.bool_]:
+        """Rows whose strides are those of a dense tensor of some type."""
+        fits = stride_matches(ne, nb) & (ne > 0).all(axis=1) & (ne < 1 << 40).all(axis=1)
+        some = np.zeros(len(ne), dtype=np.bool_)
+        for trait in self.names.types:
+            if trait.block_size:
+                row = (ne[:, 0] // trait.block_size * trait.type_size).astype(np.uint64)
+                some |= (nb[:, 0] == trait.type_size) & (nb[:, 1] == row)
+        return fits & some
 
     def _type(self, ne: int, dense: npt.NDArray[np.bool_]) -> int:
         """The number whose type has the size that nb[0] says; in the nodes and in the sources, where types are many."""
@@ -156,12 +172,11 @@ class _Tensors:
         if readable.any():
             leaf = more[readable].view("<u8")
             shape = leaf[:, ne // 8 : ne // 8 + 4].astype(np.int64)
-            weights = stride_matches(shape, leaf[:, ne // 8 + 4 : ne // 8 + 8])
-            weights &= (shape > 0).all(axis=1) & (shape < 1 << 40).all(axis=1)
+            weights = self._dense(shape, leaf[:, ne // 8 + 4 : ne // 8 + 8])
             rows = np.concatenate([rows[:, : ne + 64], more[readable][weights]])
         sizes = np.array([trait.type_size for trait in self.names.types], dtype=np.uint64)
         unit = np.ascontiguousarray(rows[:, ne + 32 : ne + 40]).view("<u8")[:, 0]
-        best, best_share = None, 0.98
+        best, best_share = None, 0.9
         for offset in range(0, ne, 4):
             kind = np.ascontiguousarray(rows[:, offset : offset + 4]).view("<u4")[:, 0]
             right = (kind < len(sizes)) & (sizes[np.minimum(kind, len(sizes) - 1)] == unit)

@@ -5,10 +5,14 @@ The builds are PyPI wheels, downloaded once into ~/.cache/flowprof/wheels. They 
 platform, but only the plain shared libraries inside are used.
 """
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flowprof.profiler import bpf
+from flowprof.profiler.attach import AttachPoint, attach, multi_link_supported
 from flowprof.profiler.describe import GraphChanged, describe_graph
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.layout import LayoutUnknown, resolve_layout
@@ -284,3 +290,71 @@ def test_a_torn_read_is_refused(engine):
 
     with pytest.raises(GraphChanged, match="rebuilt"):
         describe_graph(Rebuilt(truth["pid"]), truth["cgraph"], layouts, names)
+
+
+SEEN = """
+BPF_ARRAY(seen, u64, 1);
+int hit(struct pt_regs *ctx)
+{
+    u64 graph = PT_REGS_PARM1(ctx);
+    int zero = 0;
+    seen.update(&zero, &graph);
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def compute_address(shared_server):
+    """A llama-server under load, and a function that returns the graph that it computed last (0: none yet)."""
+    server = shared_server("moe")
+    (path,) = today()
+    module = modules_of(server.pid, [path])[0]
+    os.environ["BCC_KERNEL_SOURCE"] = str(bpf.SOURCES)
+    loaded = bpf.import_bcc().BPF(text=SEEN, cflags=["-Wno-everything"])
+    multi = multi_link_supported()
+    function = loaded.load_func("hit", loaded.KPROBE, None, 48 if multi else -1)
+    offset = module.elf.file_offset(module.elf.symbols().get("ggml_graph_compute").address)
+    link = attach(bpf.Program("hit", function.fd), [AttachPoint(path, offset, 0)], server.pid, multi)
+    yield server, module, lambda: int(loaded["seen"][ctypes.c_int(0)].value)
+    link.close()
+
+
+@pytest.mark.bpf
+def test_a_server_that_runs_on(compute_address):
+    """Described again and again while it decodes: right or refused, never wrong; the server does not notice."""
+    server, module, last_graph = compute_address
+    body = {"prompt": "flow " * 20, "n_predict": 300, "ignore_eos": True, "cache_prompt": False}
+    request = urllib.request.Request(
+        f"{server.url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    answer = []
+    client = threading.Thread(target=lambda: answer.append(json.load(urllib.request.urlopen(request))))
+    client.start()
+    memory = Memory(server.pid)
+    names = read_names(memory, [module])
+    layouts, described, changed = None, [], 0
+    while client.is_alive():
+        try:
+            if layouts is None and last_graph():
+                layouts = resolve_layout(memory, last_graph(), names, [module])
+            if layouts is not None:
+                described.append(describe_graph(memory, last_graph(), layouts, names))
+        except (GraphChanged, LayoutUnknown):
+            changed += 1
+        time.sleep(0.002)
+    client.join()
+    assert answer[0]["tokens_predicted"] == 300
+    assert layouts.graph.uid is not None
+    assert len(described) > 10 * changed
+    decodes = [graph for graph in described if graph.phase == "decode"]
+    assert len(decodes) > len(described) // 2
+    assert {graph.operators for graph in decodes} == {decodes[0].operators}
+    by_uid = {graph.uid: graph.name for graph in decodes}
+    assert len(by_uid) <= 8, "the same graph is reused between tokens"
+    model = decodes[0].model
+    assert (model.layers, model.embedding, model.vocabulary) == (8, 512, 32000)
+    assert (model.experts, model.experts_used) == (8, 2)
+    executed = [(graph.block[at], graph.layer[at]) for graph in decodes[:1] for at in np.flatnonzero(graph.executes)]
+    assert {block for block, _ in executed} == {"attention", "ffn", "moe", "output", "other"}
+    assert {layer for _, layer in executed} == {None, *range(8)}
