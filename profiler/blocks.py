@@ -15,7 +15,7 @@ from functools import lru_cache
 
 Place = tuple[int | None, str]  # layer, block
 
-_LAYER = re.compile(r"(?:^blk\.|^cache_[a-z]+_l|^enc\.blk\.|^dec\.blk\.|-)(\d{1,5})(?=\.| \(|$)")
+_LAYER = re.compile(r"(?:(?:^|\.)(?:blk|blocks?|layers?|h)\.|^cache_[a-z]+_l|-)(\d{1,5})(?=\.| \(|$)")
 _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("output", re.compile(r"^(result_|output(\.|_norm)|lm_head|cls(\.|_)|final_logit)")),
     ("moe", re.compile(r"ffn_moe|_exps|ffn_gate_inp|_shexp|exp_probs|moe_")),

@@ -8,8 +8,9 @@ from .layout import GraphLayout, Layouts, ParamsLayout, TensorLayout
 _THREAD = ParamsLayout(ith=0, nth=4)
 _TASK_TYPE_AND_THREAD = ParamsLayout(ith=4, nth=8)  # an enum ggml_task_type came first, until June 2024
 
-# ggml_cgraph {int size, n_nodes, n_leafs; nodes, grads, grad_accs, leafs; use_counts; hash set; order; uid}
-_GRAPH_2025 = GraphLayout(n_nodes=4, n_leafs=8, nodes=16, leafs=40, uid=88)
+# ggml_cgraph {int size, n_nodes, n_leafs; nodes, grads, grad_accs, leafs; use_counts; hash set; order; uid};
+# uid only since April 2026: `layout` drops it where the build has none
+_GRAPH_2024_11 = GraphLayout(n_nodes=4, n_leafs=8, nodes=16, leafs=40, uid=88)
 # {int size, n_nodes, n_leafs; nodes, grads, leafs; …}
 _GRAPH_2023_11 = GraphLayout(n_nodes=4, n_leafs=8, nodes=16, leafs=32)
 # {int n_nodes, n_leafs; nodes[4096], grads[4096], leafs[4096]; …}
@@ -37,8 +38,7 @@ _TENSOR_2023_05 = TensorLayout(  # src0, src1, opt[4]; no op_params; n_tasks and
 )
 
 KNOWN: tuple[Layouts, ...] = (
-    Layouts(_TENSOR_2024_11, _GRAPH_2025, _THREAD, "ggml since 2025"),
-    Layouts(_TENSOR_2024_11, _GRAPH_2023_11, _THREAD, "ggml of November 2024"),
+    Layouts(_TENSOR_2024_11, _GRAPH_2024_11, _THREAD, "ggml since November 2024"),
     Layouts(_TENSOR_2024_06, _GRAPH_2023_11, _THREAD, "ggml of June to November 2024"),
     Layouts(_TENSOR_2023_11, _GRAPH_2023_11, _TASK_TYPE_AND_THREAD, "ggml of November 2023 to June 2024"),
     Layouts(_TENSOR_2023_10, _GRAPH_2023_11, _TASK_TYPE_AND_THREAD, "ggml of autumn 2023"),
