@@ -4,10 +4,10 @@ A probed instruction still has to happen. The kernel either does it itself in th
 a copy out of line under single-stepping (two traps: about 20 times dearer in a virtual machine). The rules follow the
 kernel's arch/x86/kernel/uprobes.c and arch/arm64/kernel/probes/decode-insn.c:
 
-x86-64 emulates `push r64`, `0x90` nops, `call rel32`, `jmp`, `jcc`; the 5-byte nop from 6.18, all `0f 1f` nops from
-6.19. It refuses segment and lock prefixes, traps and privileged instructions. Refused here though the kernel takes
-them: VEX and EVEX instructions (the kernel looks at the opcode behind the prefix and takes some for a `jcc`),
-repeated string instructions (one hit per step), `xchg r8d, eax` (taken for a nop).
+x86-64 emulates `push r64`, `0x90` nops, `call rel32`, `jmp`, `jcc`; `0f 1f` nops from 6.18. It refuses segment and
+lock prefixes, traps and privileged instructions. Refused here though the kernel takes them: VEX and EVEX instructions
+(the kernel looks at the opcode behind the prefix and takes some for a `jcc`), repeated string instructions (one hit
+per step), `xchg r8d, eax` (taken for a nop).
 
 AArch64 simulates immediate and register branches, `adr`, `adrp`, literal loads of general registers, and `nop` from
 6.13. (A `stp x29, x30` push was proposed with it and left out: it is stepped.) It refuses exclusive and other literal
@@ -67,15 +67,12 @@ def _x86(data: bytes, kernel: Kernel) -> CostClass | None:
     if first == 0x8F and second & 0x38:  # XOP; pop has 0 here
         return None
     if first == 0x90:
-        if rex & 1:
-            return None
-        return CostClass.EMULATED if kernel < (6, 19) or 0xF3 not in prefixes else CostClass.SINGLE_STEPPED
+        return None if rex & 1 else CostClass.EMULATED
     if first in (0xE8, 0xE9, 0xEB) or 0x70 <= first <= 0x7F or (first == 0x0F and second & 0xF0 == 0x80):
         return None if 0x66 in prefixes else CostClass.EMULATED
     if 0x50 <= first <= 0x57 and (len(data) == 1 or (len(data) == 2 and rex == 0x41)):
         return CostClass.EMULATED
-    long_nop = first == 0x0F and second == 0x1F
-    if long_nop and (kernel >= (6, 19) or (kernel >= (6, 18) and data == b"\x0f\x1f\x44\x00\x00")):
+    if first == 0x0F and second == 0x1F and kernel >= (6, 18):
         return CostClass.EMULATED
     return CostClass.SINGLE_STEPPED
 
