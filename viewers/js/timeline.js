@@ -1,0 +1,555 @@
+// The timeline: lanes of graph executions and operators on a canvas. A million items stay smooth because a frame never
+// touches more than a few per pixel: wide views add up blocks of 64 items whose sums are made once, narrow views find
+// their items by binary search. Arrays come from packing.py: all times in units since the recording's first event.
+"use strict";
+(() => {
+  const BLOCK = 64; // items whose sums are kept
+  const AXIS = 24, STRIP = 7, LABEL = 17, BAR = 26, GAP = 7;
+  const MIN_SPAN_NS = 200;
+
+  // ---- unpacking
+
+  function planes(bytes, [offset, length, width], Kind) {
+    if (width === 1) return bytes.slice(offset, offset + length);
+    const out = new Kind(length);
+    for (let plane = 0; plane < width; plane++) {
+      const from = offset + plane * length, shift = plane * 8;
+      for (let i = 0; i < length; i++) out[i] |= bytes[from + i] << shift;
+    }
+    return out;
+  }
+
+  function unpackLane(bytes, lane, description) {
+    const gap = planes(bytes, lane.gap, Uint32Array), dur = planes(bytes, lane.dur, Uint32Array);
+    const unit = description.unit, length = gap.length, start = new Float64Array(length);
+    const jumps = new Map(lane.jumps);
+    let at = 0;
+    for (let i = 0; i < length; i++) {
+      at += gap[i];
+      if (jumps.size && jumps.has(i)) at += jumps.get(i);
+      start[i] = at * unit;
+      at += dur[i];
+    }
+    const operators = lane.type === "operators";
+    const kind = planes(bytes, lane.kind, lane.kind[2] === 4 ? Uint32Array : Uint16Array);
+    const classes = operators ? description.blocks.length + 1 : description.phases.length;
+    const unpacked = {
+      type: lane.type, label: lane.label, length, start, dur, unit, kind, classes,
+      compute: operators ? planes(bytes, lane.compute, Uint8Array) : null,
+      tokens: operators ? null : planes(bytes, lane.tokens, Uint32Array),
+      matches: null,
+    };
+    unpacked.sums = blockSums(unpacked, description);
+    return unpacked;
+  }
+
+  // The class of an item: an operator's block or a graph's phase. The last class of an operator lane is waiting.
+  const classOf = (lane, i, kinds) => (lane.type === "operators" ? kinds[lane.kind[i]][2] : lane.kind[i]);
+  const waited = (lane, i) => (lane.compute && lane.compute[i] !== 255 ? 1 - lane.compute[i] / 254 : 0);
+
+  function blockSums(lane, description) {
+    const count = Math.ceil(lane.length / BLOCK), sums = new Float32Array(count * lane.classes);
+    const kinds = description.kinds.map((kind) => kind[2]);
+    const operators = lane.type === "operators", last = lane.classes - 1;
+    for (let i = 0; i < lane.length; i++) {
+      const base = ((i / BLOCK) | 0) * lane.classes, time = lane.dur[i] * lane.unit;
+      if (operators) {
+        const c = lane.compute[i], wait = c === 255 ? 0 : time * (1 - c / 254);
+        sums[base + kinds[lane.kind[i]]] += time - wait;
+        sums[base + last] += wait;
+      } else {
+        sums[base + lane.kind[i]] += time;
+      }
+    }
+    return sums;
+  }
+
+  const endOf = (lane, i) => lane.start[i] + lane.dur[i] * lane.unit;
+
+  function firstAfter(starts, time) { // first index with start > time
+    let low = 0, high = starts.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (starts[middle] > time) high = middle; else low = middle + 1;
+    }
+    return low;
+  }
+
+  // ---- words
+
+  function duration(ns) {
+    const three = (value) => (value >= 99.95 ? value.toFixed(0) : value >= 9.995 ? value.toFixed(1) : value.toFixed(2));
+    if (ns < 999.5) return `${Math.round(ns)} ns`;
+    if (ns < 999.5e3) return `${three(ns / 1e3)} µs`;
+    if (ns < 999.5e6) return `${three(ns / 1e6)} ms`;
+    return `${three(ns / 1e9)} s`;
+  }
+
+  function tickText(ns, step) {
+    const [size, unit] = step >= 1e9 ? [1e9, "s"] : step >= 1e6 && ns < 10e9 ? [1e6, "ms"] : step >= 1e6 ? [1e9, "s"]
+      : step >= 1e3 && ns < 10e6 ? [1e3, "µs"] : step >= 1e3 ? [1e6, "ms"] : ns < 10e3 ? [1, "ns"] : [1e3, "µs"];
+    const digits = Math.max(0, Math.ceil(-Math.log10(step / size) - 1e-9));
+    return `${(ns / size).toFixed(Math.min(6, digits))} ${unit}`;
+  }
+
+  // ---- the view
+
+  class FlowprofTimeline {
+    constructor(root, description, buffer) {
+      this.root = root;
+      this.description = description;
+      const bytes = new Uint8Array(buffer);
+      this.lanes = description.lanes.map((lane) => unpackLane(bytes, lane, description));
+      this.end = Math.max(description.end, 1000);
+      this.canvas = root.querySelector("canvas");
+      this.stage = root.querySelector(".stage");
+      this.tip = root.querySelector(".tip");
+      this.search = root.querySelector("input");
+      this.context = this.canvas.getContext("2d", { alpha: false });
+      this.t0 = 0;
+      this.t1 = this.end;
+      this.pointers = new Map();
+      this.found = null;
+      this.hover = null;
+      this.frames = 0;
+      this.pending = false;
+      this.scheme();
+      this.legend();
+      this.listen();
+      this.resize();
+      root.querySelectorAll("[disabled]").forEach((control) => { control.disabled = false; });
+    }
+
+    scheme() {
+      const style = getComputedStyle(document.documentElement);
+      const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+      this.ink = colour("ink"); this.soft = colour("soft-ink"); this.paper = colour("card"); this.line = colour("line");
+      this.laneColour = colour("lane"); this.mark = colour("mark"); this.font = getComputedStyle(document.body).fontFamily;
+      const other = colour("other");
+      this.palette = {
+        operators: [...this.description.blocks.map((name) => colour(name) || other), colour("wait")],
+        graphs: this.description.phases.map((name) => (name === "other" ? other : colour(name))),
+      };
+      const word = (hex) => {
+        const value = parseInt(hex.slice(1), 16);
+        return (255 << 24) | ((value & 255) << 16) | (value & 0xff00) | (value >> 16);
+      };
+      this.words = { operators: new Int32Array(this.palette.operators.map(word)), graphs: new Int32Array(this.palette.graphs.map(word)) };
+      this.laneWord = word(this.laneColour);
+      this.levelColour = { token: this.line, op: colour("attention"), thread: colour("moe") };
+    }
+
+    legend() {
+      const place = this.root.querySelector(".legend");
+      place.textContent = "";
+      const add = (name, colour) => {
+        const item = document.createElement("span"), dot = document.createElement("span");
+        dot.className = "dot";
+        dot.style.setProperty("--c", colour);
+        item.append(dot, name);
+        place.append(item);
+      };
+      const blocks = new Set(this.description.kinds.map((kind) => kind[2]));
+      const operators = this.lanes.filter((lane) => lane.type === "operators" && lane.length);
+      if (operators.length) this.description.blocks.forEach((name, i) => { if (blocks.has(i)) add(name, this.palette.operators[i]); });
+      if (operators.some((lane) => lane.compute.some((c) => c < 254))) add("barrier wait", this.palette.operators.at(-1));
+      const phases = new Set();
+      for (const lane of this.lanes) if (lane.type === "graphs") for (const phase of lane.kind) phases.add(phase);
+      this.description.phases.forEach((name, i) => { if (phases.has(i)) add(`${name} graph`, this.palette.graphs[i]); });
+      const levels = this.description.levels.filter((level) => level !== "token");
+      for (const level of levels) add(`${level} window`, this.levelColour[level] || this.soft);
+    }
+
+    resize() {
+      const ratio = Math.min(window.devicePixelRatio || 1, 2);
+      this.ratio = ratio;
+      this.width = Math.max(1, this.stage.clientWidth);
+      this.height = AXIS + STRIP + 4 + this.lanes.length * (LABEL + BAR + GAP) + 2;
+      this.canvas.style.height = `${this.height}px`;
+      this.canvas.width = Math.round(this.width * ratio);
+      this.canvas.height = Math.round(this.height * ratio);
+      this.image = null;
+      this.draw();
+    }
+
+    later() {
+      if (this.pending) return;
+      this.pending = true;
+      requestAnimationFrame(() => { this.pending = false; this.draw(); });
+    }
+
+    view(t0, t1) {
+      let span = Math.min(Math.max(t1 - t0, MIN_SPAN_NS), this.end * 1.04);
+      const middle = (t0 + t1) / 2;
+      t0 = middle - span / 2;
+      t0 = Math.max(-this.end * 0.02, Math.min(t0, this.end * 1.02 - span));
+      this.t0 = t0;
+      this.t1 = t0 + span;
+      this.later();
+    }
+
+    zoom(factor, x = this.width / 2) {
+      const at = this.t0 + (x / this.width) * (this.t1 - this.t0);
+      const span = Math.min(Math.max((this.t1 - this.t0) * factor, MIN_SPAN_NS), this.end * 1.04);
+      const t0 = at - (x / this.width) * span;
+      this.view(t0, t0 + span);
+    }
+
+    pan(fraction) { const by = (this.t1 - this.t0) * fraction; this.view(this.t0 + by, this.t1 + by); }
+
+    laneTop(number) { return AXIS + STRIP + 4 + number * (LABEL + BAR + GAP); }
+
+    // ---- drawing
+
+    draw() {
+      const c = this.context;
+      c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+      c.fillStyle = this.paper;
+      c.fillRect(0, 0, this.width, this.height);
+      this.axis(c);
+      this.windows(c);
+      this.lanes.forEach((lane, number) => this.lane(c, lane, number));
+      if (this.hover) {
+        c.strokeStyle = this.ink;
+        c.lineWidth = 1.5;
+        const { lane, item } = this.hover, y = this.laneTop(this.lanes.indexOf(lane)) + LABEL;
+        const x0 = this.x(lane.start[item]), x1 = this.x(endOf(lane, item));
+        c.strokeRect(x0, y, Math.max(2, x1 - x0), BAR);
+      }
+      this.frames++;
+    }
+
+    x(time) { return ((time - this.t0) / (this.t1 - this.t0)) * this.width; }
+
+    axis(c) {
+      const span = this.t1 - this.t0, wanted = Math.max(2, this.width / 110);
+      const rough = span / wanted, power = 10 ** Math.floor(Math.log10(rough));
+      const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
+      c.font = `12px ${this.font}`;
+      c.textBaseline = "middle";
+      c.lineWidth = 1;
+      for (let k = Math.ceil(Math.max(0, this.t0) / step); k * step <= Math.min(this.t1, this.end * 1.02); k++) {
+        const x = Math.round(this.x(k * step)) + 0.5;
+        c.strokeStyle = this.line;
+        c.beginPath(); c.moveTo(x, 0); c.lineTo(x, this.height); c.stroke();
+        c.fillStyle = this.soft;
+        const text = tickText(k * step, step);
+        if (x + c.measureText(text).width + 6 < this.width) c.fillText(text, x + 4, AXIS / 2);
+      }
+    }
+
+    windows(c) {
+      const { windows, levels } = this.description;
+      let drawn = -1;
+      for (const [level, start, end] of windows) {
+        if (end < this.t0 || start > this.t1) continue;
+        const x0 = Math.max(0, this.x(start)), x1 = Math.min(this.width, this.x(end));
+        if (x1 < drawn + 0.5) continue;
+        drawn = x1;
+        c.fillStyle = this.levelColour[levels[level]] || this.soft;
+        c.fillRect(x0, AXIS, Math.max(0.6, x1 - x0 - 0.4), STRIP);
+      }
+    }
+
+    lane(c, lane, number) {
+      const top = this.laneTop(number), y = top + LABEL;
+      c.fillStyle = this.laneColour;
+      c.fillRect(0, y, this.width, BAR);
+      c.font = `12px ${this.font}`;
+      c.textBaseline = "middle";
+      c.fillStyle = this.paper;
+      const text = c.measureText(lane.label).width;
+      c.fillRect(0, top + 1, text + 12, LABEL - 3);
+      c.fillStyle = this.soft;
+      c.fillText(lane.label, 6, top + LABEL / 2);
+      const i0 = Math.max(0, firstAfter(lane.start, this.t0) - 1), i1 = firstAfter(lane.start, this.t1);
+      if (i1 > i0) {
+        if (i1 - i0 <= Math.min(1500, this.width)) this.items(c, lane, y, i0, i1);
+        else this.columns(c, lane, y, i0, i1);
+      }
+      if (lane.matches) this.matches(c, lane, y);
+    }
+
+    // Few items: each is a box, its wait lighter, its name inside where there is room.
+    items(c, lane, y, i0, i1) {
+      const colours = this.palette[lane.type], kinds = this.description.kinds;
+      c.textBaseline = "middle";
+      c.font = `12px ${this.font}`;
+      for (let i = i0; i < i1; i++) {
+        const x0 = this.x(lane.start[i]), x1 = this.x(endOf(lane, i));
+        if (x1 < 0) continue;
+        const wide = x1 - x0, left = Math.max(x0, -2), right = Math.min(x1, this.width + 2), gap = wide > 4 ? 0.8 : 0;
+        c.fillStyle = colours[classOf(lane, i, kinds)];
+        c.fillRect(left, y, Math.max(0.7, right - left - gap), BAR);
+        const wait = waited(lane, i);
+        if (wait > 0.004) {
+          const from = Math.max(left, x1 - wide * wait);
+          c.fillStyle = colours[colours.length - 1];
+          c.fillRect(from, y, Math.max(0, right - from - gap), BAR);
+        }
+        const room = Math.min(right, this.width) - Math.max(left, 0) - 8;
+        if (room > 34) {
+          const operator = lane.type === "operators" ? kinds[lane.kind[i]] : null;
+          const text = operator ? operator[1] || operator[0]
+            : `${this.description.phases[lane.kind[i]]} · ${lane.tokens[i]} ${lane.tokens[i] === 1 ? "token" : "tokens"}`;
+          c.save();
+          c.beginPath(); c.rect(Math.max(left, 0), y, room + 6, BAR); c.clip();
+          c.fillStyle = "#fff";
+          c.shadowColor = "rgba(0,0,0,.55)"; c.shadowBlur = 2;
+          c.fillText(text, Math.max(left, 0) + 5, y + BAR / 2 + 0.5);
+          c.restore();
+        }
+      }
+    }
+
+    // Many items: per pixel column, the time of every class, stacked from below.
+    columns(c, lane, y, i0, i1) {
+      const w = this.canvas.width, h = Math.round(BAR * this.ratio), classes = lane.classes, scale = w / (this.t1 - this.t0);
+      const size = w * classes;
+      if (!this.sums || this.sums.length < size) this.sums = new Float32Array(size);
+      const acc = this.sums;
+      acc.fill(0, 0, size);
+      const spread = (start, end, put) => {
+        const x0 = (start - this.t0) * scale, x1 = (end - this.t0) * scale;
+        const first = Math.max(0, Math.floor(x0)), last = Math.min(w - 1, Math.floor(x1));
+        if (last < 0 || first >= w) return;
+        if (first >= last) { put(Math.min(first, w - 1) * classes, x1 - x0); return; }
+        for (let x = first; x <= last; x++) put(x * classes, Math.min(x1, x + 1) - Math.max(x0, x), x1 - x0);
+      };
+      if (i1 - i0 > 8 * BLOCK * 64) {
+        const sums = lane.sums;
+        for (let b = (i0 / BLOCK) | 0, stop = Math.ceil(i1 / BLOCK); b < stop; b++) {
+          const a = b * BLOCK, z = Math.min(a + BLOCK, lane.length) - 1, base = b * classes;
+          const start = lane.start[a], end = endOf(lane, z), whole = end - start || 1;
+          spread(start, end, (column, part, width = part) => {
+            const share = width > 0 ? (part / width) * scale : 0;
+            for (let k = 0; k < classes; k++) acc[column + k] += sums[base + k] * share;
+          }, whole);
+        }
+      } else {
+        const kinds = this.description.kinds, last = classes - 1;
+        for (let i = i0; i < i1; i++) {
+          const own = classOf(lane, i, kinds), wait = waited(lane, i), start = lane.start[i];
+          spread(start, endOf(lane, i), (column, part) => {
+            acc[column + own] += part * (1 - wait);
+            if (wait) acc[column + last] += part * wait;
+          });
+        }
+      }
+      if (!this.image || this.image.width !== w || this.image.height !== h) {
+        this.image = c.createImageData(w, h);
+        this.pixels = new Int32Array(this.image.data.buffer);
+      }
+      const pixels = this.pixels, words = this.words[lane.type];
+      pixels.fill(this.laneWord);
+      for (let x = 0; x < w; x++) {
+        let level = 0, row = h;
+        for (let k = 0; k < classes; k++) {
+          const part = acc[x * classes + k];
+          if (part <= 0) continue;
+          level = Math.min(1, level + part);
+          const to = h - Math.round(level * h);
+          for (; row > to; row--) pixels[(row - 1) * w + x] = words[k];
+        }
+      }
+      c.putImageData(this.image, 0, Math.round(y * this.ratio));
+    }
+
+    // Search results: the rest fades, each match keeps at least one pixel.
+    matches(c, lane, y) {
+      c.globalAlpha = 0.72;
+      c.fillStyle = this.laneColour;
+      c.fillRect(0, y, this.width, BAR);
+      c.globalAlpha = 1;
+      c.fillStyle = this.mark;
+      const { matches } = lane, step = (this.t1 - this.t0) / this.width;
+      let low = 0, high = matches.length;
+      const from = Math.max(0, firstAfter(lane.start, this.t0) - 1);
+      while (low < high) { const m = (low + high) >> 1; if (matches[m] >= from) high = m; else low = m + 1; }
+      for (let m = low; m < matches.length;) {
+        const i = matches[m], start = lane.start[i];
+        if (start > this.t1) break;
+        const x0 = this.x(start), x1 = this.x(endOf(lane, i));
+        c.fillRect(x0, y, Math.max(1, x1 - x0 - (x1 - x0 > 4 ? 0.8 : 0)), BAR);
+        if (x1 - x0 >= 1) { m++; continue; }
+        // skip what falls on the same pixel
+        const next = this.t0 + (Math.floor(x0) + 1) * step;
+        let a = m + 1, z = matches.length;
+        while (a < z) { const k = (a + z) >> 1; if (lane.start[matches[k]] >= next) z = k; else a = k + 1; }
+        m = a;
+      }
+    }
+
+    // ---- search
+
+    find(text) {
+      const words = text.toLowerCase().split(/\s+/).filter(Boolean), status = this.root.querySelector(".matches");
+      this.found = null;
+      this.current = null;
+      if (words.length === 0) {
+        this.lanes.forEach((lane) => { lane.matches = null; });
+        status.textContent = "";
+        this.later();
+        return 0;
+      }
+      const hit = new Uint8Array(this.description.kinds.length);
+      this.description.kinds.forEach((kind, k) => {
+        const all = `${kind[0]} ${kind[1]} ${this.description.blocks[kind[2]]} ${kind[3] === null ? "" : `layer ${kind[3]}`}`.toLowerCase();
+        hit[k] = words.every((word) => all.includes(word)) ? 1 : 0;
+      });
+      let total = 0;
+      for (const lane of this.lanes) {
+        if (lane.type !== "operators") { lane.matches = new Uint32Array(0); continue; }
+        let count = 0;
+        for (let i = 0; i < lane.length; i++) count += hit[lane.kind[i]];
+        const matches = new Uint32Array(count);
+        for (let i = 0, m = 0; i < lane.length; i++) if (hit[lane.kind[i]]) matches[m++] = i;
+        lane.matches = matches;
+        total += count;
+        if (!this.found && count) this.found = lane;
+      }
+      status.textContent = total ? `${total.toLocaleString("en").replaceAll(",", " ")} ${total === 1 ? "match" : "matches"}` : "no match";
+      this.later();
+      return total;
+    }
+
+    jump(direction) {
+      const lane = this.found;
+      if (!lane) return;
+      const { matches } = lane;
+      if (this.current === null) {
+        const from = firstAfter(lane.start, this.t0);
+        let low = 0, high = matches.length;
+        while (low < high) { const m = (low + high) >> 1; if (matches[m] >= from) high = m; else low = m + 1; }
+        this.current = low < matches.length ? low : 0;
+      } else {
+        this.current = (this.current + direction + matches.length) % matches.length;
+      }
+      const item = matches[this.current], start = lane.start[item], time = Math.max(lane.dur[item] * lane.unit, 100);
+      const span = Math.min(this.t1 - this.t0, time * 24);
+      this.hover = { lane, item };
+      this.view(start + time / 2 - span / 2, start + time / 2 + span / 2);
+      this.tell(this.width / 2, this.laneTop(this.lanes.indexOf(lane)));
+    }
+
+    // ---- pointing
+
+    at(x, y) {
+      const number = Math.floor((y - this.laneTop(0)) / (LABEL + BAR + GAP)), lane = this.lanes[number];
+      if (!lane || y < this.laneTop(number) + LABEL) return null;
+      const time = this.t0 + (x / this.width) * (this.t1 - this.t0), slack = (this.t1 - this.t0) / this.width;
+      const i = firstAfter(lane.start, time) - 1;
+      if (i >= 0 && endOf(lane, i) >= time - slack) return { lane, item: i };
+      if (i + 1 < lane.length && lane.start[i + 1] <= time + slack) return { lane, item: i + 1 };
+      return null;
+    }
+
+    tell(x, y) {
+      const tip = this.tip;
+      if (!this.hover) { tip.hidden = true; return; }
+      const { lane, item } = this.hover, time = lane.dur[item] * lane.unit;
+      tip.textContent = "";
+      const head = document.createElement("b"), rest = document.createElement("div");
+      const lines = [];
+      if (lane.type === "operators") {
+        const [op, name, block, layer, type, shape] = this.description.kinds[lane.kind[item]];
+        head.textContent = name || op;
+        lines.push(`${op}${name ? "" : ""} · ${this.description.blocks[block]}${layer === null ? "" : ` · layer ${layer}`}`);
+        if (shape) lines.push(`${type} ${shape}`);
+        const wait = waited(lane, item);
+        lines.push(`${duration(time)}${lane.compute[item] === 255 ? "" : ` · compute ≈ ${duration(time * (1 - wait))}, wait ≈ ${duration(time * wait)}`}`);
+      } else {
+        head.textContent = `${this.description.phases[lane.kind[item]]} graph`;
+        lines.push(`${lane.tokens[item]} ${lane.tokens[item] === 1 ? "token" : "tokens"} · ${duration(time)}`);
+      }
+      lines.push(`${lane.label} · at ${duration(lane.start[item])}`);
+      lines.forEach((line, number) => {
+        const row = document.createElement(number === lines.length - 1 ? "span" : "div");
+        row.textContent = line;
+        rest.append(row);
+      });
+      tip.append(head, rest);
+      tip.hidden = false;
+      const left = x + 16 + tip.offsetWidth > this.width ? Math.max(4, x - tip.offsetWidth - 12) : x + 14;
+      const below = y + 18, room = this.stage.clientHeight;
+      tip.style.left = `${left}px`;
+      tip.style.top = `${below + tip.offsetHeight > room ? Math.max(2, y - tip.offsetHeight - 10) : below}px`;
+    }
+
+    place(event) {
+      const box = this.canvas.getBoundingClientRect();
+      return [event.clientX - box.left, event.clientY - box.top];
+    }
+
+    listen() {
+      const { canvas } = this;
+      canvas.addEventListener("wheel", (event) => {
+        const focused = document.activeElement === canvas;
+        if (!focused && !event.ctrlKey && !event.metaKey && !event.shiftKey && Math.abs(event.deltaX) <= Math.abs(event.deltaY)) return;
+        event.preventDefault();
+        const unit = event.deltaMode === 1 ? 30 : event.deltaMode === 2 ? 300 : 1;
+        const dx = event.deltaX * unit, dy = event.deltaY * unit;
+        if (event.shiftKey || Math.abs(dx) > Math.abs(dy)) this.pan((event.shiftKey && !dx ? dy : dx) / this.width);
+        else this.zoom(Math.exp(Math.max(-300, Math.min(300, dy)) * (event.ctrlKey && event.deltaMode === 0 && Math.abs(dy) < 40 ? 0.012 : 0.0024)), this.place(event)[0]);
+      }, { passive: false });
+      canvas.addEventListener("pointerdown", (event) => {
+        this.pointers.set(event.pointerId, this.place(event));
+        canvas.setPointerCapture(event.pointerId);
+        canvas.classList.add("drag");
+      });
+      canvas.addEventListener("pointermove", (event) => {
+        const [x, y] = this.place(event), before = this.pointers.get(event.pointerId);
+        if (!before) {
+          this.hover = this.at(x, y);
+          this.tell(x, y);
+          this.later();
+          return;
+        }
+        if (this.pointers.size === 1) {
+          this.pan((before[0] - x) / this.width);
+        } else {
+          const other = [...this.pointers].find(([id]) => id !== event.pointerId)[1];
+          const was = Math.abs(before[0] - other[0]), is = Math.abs(x - other[0]);
+          if (was > 4 && is > 4) this.zoom(was / is, (x + other[0]) / 2);
+        }
+        this.pointers.set(event.pointerId, [x, y]);
+        this.tip.hidden = true;
+      });
+      const up = (event) => { this.pointers.delete(event.pointerId); if (!this.pointers.size) canvas.classList.remove("drag"); };
+      canvas.addEventListener("pointerup", up);
+      canvas.addEventListener("pointercancel", up);
+      canvas.addEventListener("pointerleave", () => { if (!this.pointers.size) { this.hover = null; this.tip.hidden = true; this.later(); } });
+      canvas.addEventListener("dblclick", (event) => {
+        const target = this.at(...this.place(event));
+        if (!target) return;
+        const start = target.lane.start[target.item], time = Math.max(target.lane.dur[target.item] * target.lane.unit, 100);
+        this.view(start - time * 0.1, start + time * 1.1);
+      });
+      canvas.addEventListener("keydown", (event) => {
+        if (event.ctrlKey || event.metaKey || event.altKey) return;
+        const act = {
+          w: () => this.zoom(0.6), s: () => this.zoom(1 / 0.6), a: () => this.pan(-0.2), d: () => this.pan(0.2),
+          arrowup: () => this.zoom(0.6), arrowdown: () => this.zoom(1 / 0.6), arrowleft: () => this.pan(-0.2),
+          arrowright: () => this.pan(0.2), "+": () => this.zoom(0.6), "=": () => this.zoom(0.6), "-": () => this.zoom(1 / 0.6),
+          0: () => this.view(0, this.end), home: () => this.view(0, this.end), n: () => this.jump(1), p: () => this.jump(-1),
+          "/": () => this.search.focus(), escape: () => canvas.blur(),
+        }[event.key.toLowerCase()];
+        if (act) { event.preventDefault(); act(); }
+      });
+      let waiting = 0;
+      this.search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => this.find(this.search.value), 120); });
+      this.search.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter") return;
+        clearTimeout(waiting);
+        if (!this.found) this.find(this.search.value);
+        this.jump(event.shiftKey ? -1 : 1);
+      });
+      const act = { in: () => this.zoom(0.5), out: () => this.zoom(2), fit: () => this.view(0, this.end), next: () => this.jump(1), previous: () => this.jump(-1) };
+      this.root.querySelectorAll("[data-do]").forEach((button) => button.addEventListener("click", () => act[button.dataset.do]()));
+      new ResizeObserver(() => { if (this.stage.clientWidth !== this.width) this.resize(); }).observe(this.stage);
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { this.scheme(); this.legend(); this.draw(); });
+    }
+  }
+
+  window.FlowprofTimeline = FlowprofTimeline;
+})();
