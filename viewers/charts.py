@@ -46,8 +46,8 @@ def _blocks(table: BlockTable | None) -> dict[str, Any] | None:
         }
         for block in blocks
     ]
-    return {"data": data, "layout": {"barmode": "stack", "xaxis": {"ticksuffix": " %", "range": [0, 100]},
-                                     "bargap": 0.35, "height": 110 + 46 * len(phases)}}  # fmt: skip
+    return {"data": data, "layout": {"barmode": "stack", "xaxis": {"ticksuffix": " %", "range": [0, 100], "dtick": 20},
+                                     "bargap": 0.35}}  # fmt: skip
 
 
 def _layers(table: LayerTable | None) -> dict[str, Any] | None:

@@ -42,12 +42,13 @@
     const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true, fixedrange: true };
     const asked = resolved(figure.layout);
     const layout = {
-      height: 236, margin: { l: 44, r: 10, t: 6, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      height: 236, margin: { l: 44, r: 22, t: 6, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colour("--soft-ink") },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" },
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
       ...asked,
-      xaxis: { ...axis, ...(asked.xaxis || {}) }, yaxis: { ...axis, ...(asked.yaxis || {}) },
+      xaxis: { ...axis, ...(asked.xaxis || {}), title: { ...((asked.xaxis || {}).title || {}), font: { size: 12.5 }, standoff: 8 } },
+      yaxis: { ...axis, ...(asked.yaxis || {}) },
     };
     return window.Plotly.react(place, resolved(figure.data), layout, { displayModeBar: false, responsive: true });
   }

@@ -4,7 +4,7 @@
 "use strict";
 (() => {
   const BLOCK = 64; // items whose sums are kept
-  const AXIS = 24, STRIP = 7, LABEL = 17, BAR = 26, GAP = 7;
+  const AXIS = 24, STRIP = 7, LABEL = 17, GAP = 7;
   const MIN_SPAN_NS = 200;
 
   // ---- unpacking
@@ -106,6 +106,7 @@
       this.tip = root.querySelector(".tip");
       this.search = root.querySelector("input");
       this.context = this.canvas.getContext("2d", { alpha: false });
+      this.bar = this.lanes.length <= 5 ? 36 : this.lanes.length <= 12 ? 28 : 20; // a lane's height
       this.t0 = 0;
       this.t1 = this.end;
       this.pointers = new Map();
@@ -136,7 +137,7 @@
       };
       this.words = { operators: new Int32Array(this.palette.operators.map(word)), graphs: new Int32Array(this.palette.graphs.map(word)) };
       this.laneWord = word(this.laneColour);
-      this.levelColour = { token: this.line, op: colour("attention"), thread: colour("moe") };
+      this.levelColour = { token: this.line, op: colour("faint-ink"), thread: this.soft };
     }
 
     legend() {
@@ -164,7 +165,7 @@
       const ratio = Math.min(window.devicePixelRatio || 1, 2);
       this.ratio = ratio;
       this.width = Math.max(1, this.stage.clientWidth);
-      this.height = AXIS + STRIP + 4 + this.lanes.length * (LABEL + BAR + GAP) + 2;
+      this.height = AXIS + STRIP + 4 + this.lanes.length * (LABEL + this.bar + GAP) + 2;
       this.canvas.style.height = `${this.height}px`;
       this.canvas.width = Math.round(this.width * ratio);
       this.canvas.height = Math.round(this.height * ratio);
@@ -197,7 +198,7 @@
 
     pan(fraction) { const by = (this.t1 - this.t0) * fraction; this.view(this.t0 + by, this.t1 + by); }
 
-    laneTop(number) { return AXIS + STRIP + 4 + number * (LABEL + BAR + GAP); }
+    laneTop(number) { return AXIS + STRIP + 4 + number * (LABEL + this.bar + GAP); }
 
     // ---- drawing
 
@@ -214,7 +215,7 @@
         c.lineWidth = 1.5;
         const { lane, item } = this.hover, y = this.laneTop(this.lanes.indexOf(lane)) + LABEL;
         const x0 = this.x(lane.start[item]), x1 = this.x(endOf(lane, item));
-        c.strokeRect(x0, y, Math.max(2, x1 - x0), BAR);
+        c.strokeRect(x0, y, Math.max(2, x1 - x0), this.bar);
       }
       this.frames++;
     }
@@ -254,7 +255,7 @@
     lane(c, lane, number) {
       const top = this.laneTop(number), y = top + LABEL;
       c.fillStyle = this.laneColour;
-      c.fillRect(0, y, this.width, BAR);
+      c.fillRect(0, y, this.width, this.bar);
       c.font = `12px ${this.font}`;
       c.textBaseline = "middle";
       c.fillStyle = this.paper;
@@ -278,14 +279,14 @@
       for (let i = i0; i < i1; i++) {
         const x0 = this.x(lane.start[i]), x1 = this.x(endOf(lane, i));
         if (x1 < 0) continue;
-        const wide = x1 - x0, left = Math.max(x0, -2), right = Math.min(x1, this.width + 2), gap = wide > 4 ? 0.8 : 0;
+        const wide = x1 - x0, left = Math.max(x0, -2), right = Math.min(x1, this.width + 2), gap = wide > 8 ? 0.8 : 0;
         c.fillStyle = colours[classOf(lane, i, kinds)];
-        c.fillRect(left, y, Math.max(0.7, right - left - gap), BAR);
+        c.fillRect(left, y, Math.max(0.7, right - left - gap), this.bar);
         const wait = waited(lane, i);
         if (wait > 0.004) {
           const from = Math.max(left, x1 - wide * wait);
           c.fillStyle = colours[colours.length - 1];
-          c.fillRect(from, y, Math.max(0, right - from - gap), BAR);
+          c.fillRect(from, y, Math.max(0, right - from - gap), this.bar);
         }
         const room = Math.min(right, this.width) - Math.max(left, 0) - 8;
         if (room > 34) {
@@ -293,10 +294,10 @@
           const text = operator ? operator[1] || operator[0]
             : `${this.description.phases[lane.kind[i]]} · ${lane.tokens[i]} ${lane.tokens[i] === 1 ? "token" : "tokens"}`;
           c.save();
-          c.beginPath(); c.rect(Math.max(left, 0), y, room + 6, BAR); c.clip();
+          c.beginPath(); c.rect(Math.max(left, 0), y, room + 6, this.bar); c.clip();
           c.fillStyle = "#fff";
           c.shadowColor = "rgba(0,0,0,.55)"; c.shadowBlur = 2;
-          c.fillText(text, Math.max(left, 0) + 5, y + BAR / 2 + 0.5);
+          c.fillText(text, Math.max(left, 0) + 5, y + this.bar / 2 + 0.5);
           c.restore();
         }
       }
@@ -304,7 +305,7 @@
 
     // Many items: per pixel column, the time of every class, stacked from below.
     columns(c, lane, y, i0, i1) {
-      const w = this.canvas.width, h = Math.round(BAR * this.ratio), classes = lane.classes, scale = w / (this.t1 - this.t0);
+      const w = this.canvas.width, h = Math.round(this.bar * this.ratio), classes = lane.classes, scale = w / (this.t1 - this.t0);
       const size = w * classes;
       if (!this.sums || this.sums.length < size) this.sums = new Float32Array(size);
       const acc = this.sums;
@@ -359,7 +360,7 @@
     matches(c, lane, y) {
       c.globalAlpha = 0.72;
       c.fillStyle = this.laneColour;
-      c.fillRect(0, y, this.width, BAR);
+      c.fillRect(0, y, this.width, this.bar);
       c.globalAlpha = 1;
       c.fillStyle = this.mark;
       const { matches } = lane, step = (this.t1 - this.t0) / this.width;
@@ -370,7 +371,7 @@
         const i = matches[m], start = lane.start[i];
         if (start > this.t1) break;
         const x0 = this.x(start), x1 = this.x(endOf(lane, i));
-        c.fillRect(x0, y, Math.max(1, x1 - x0 - (x1 - x0 > 4 ? 0.8 : 0)), BAR);
+        c.fillRect(x0, y, Math.max(1, x1 - x0 - (x1 - x0 > 4 ? 0.8 : 0)), this.bar);
         if (x1 - x0 >= 1) { m++; continue; }
         // skip what falls on the same pixel
         const next = this.t0 + (Math.floor(x0) + 1) * step;
@@ -435,7 +436,7 @@
     // ---- pointing
 
     at(x, y) {
-      const number = Math.floor((y - this.laneTop(0)) / (LABEL + BAR + GAP)), lane = this.lanes[number];
+      const number = Math.floor((y - this.laneTop(0)) / (LABEL + this.bar + GAP)), lane = this.lanes[number];
       if (!lane || y < this.laneTop(number) + LABEL) return null;
       const time = this.t0 + (x / this.width) * (this.t1 - this.t0), slack = (this.t1 - this.t0) / this.width;
       const i = firstAfter(lane.start, time) - 1;
