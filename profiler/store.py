@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -28,7 +28,9 @@ MIGRATIONS: Mapping[int, str] = {}
 
 _WRITE_MEMORY = "192MB"  # DuckDB's own share of the recorder's 400 MB
 _READ_MEMORY_MIN = 512 << 20
+_FILE_HEAD = 3 * 4096  # DuckDB's three header blocks; then come blocks of one size
 
+T = TypeVar("T")
 Columns = Mapping[str, Any]
 Params = Sequence[object] | Mapping[str, object]
 
@@ -196,21 +198,24 @@ class Recording:
 
     def frame(self, sql: str, params: Params = ()) -> pd.DataFrame:
         """The result of a query as a DataFrame."""
-        return self._read(sql, params).df()
+        return self._read(sql, params, duckdb.DuckDBPyConnection.df)
 
     def rows(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
         """The result of a query as tuples."""
-        return self._read(sql, params).fetchall()
+        return self._read(sql, params, duckdb.DuckDBPyConnection.fetchall)
 
     def columns(self, sql: str, params: Params = ()) -> dict[str, Any]:
         """The result of a query as arrays by column name; columns with NULLs are masked arrays."""
-        return dict(self._read(sql, params).fetchnumpy())
+        return dict(self._read(sql, params, duckdb.DuckDBPyConnection.fetchnumpy))
 
     def table(self, sql: str, params: Params = (), limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and rows of a user's query, at most `limit` rows."""
-        result = self._read(sql, params)
-        names = [str(column[0]) for column in result.description or ()]
-        return names, result.fetchall() if limit is None else result.fetchmany(limit)
+
+        def fetch(result: duckdb.DuckDBPyConnection) -> tuple[list[str], list[tuple[Any, ...]]]:
+            names = [str(column[0]) for column in result.description or ()]
+            return names, result.fetchall() if limit is None else result.fetchmany(limit)
+
+        return self._read(sql, params, fetch)
 
     def meta(self) -> dict[str, str]:
         """All facts about the recording."""
@@ -230,9 +235,9 @@ class Recording:
                 f"flowprof report {self.path}",
             ) from error
 
-    def _read(self, sql: str, params: Params) -> duckdb.DuckDBPyConnection:
+    def _read(self, sql: str, params: Params, fetch: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         try:
-            return self._db.execute(sql, params)
+            return fetch(self._db.execute(sql, params))
         except duckdb.CatalogException as error:
             raise NotFoundError(
                 _sentence(error), "flowprof query FILE 'SHOW ALL TABLES' lists what there is"
@@ -342,6 +347,12 @@ def _attach(db: duckdb.DuckDBPyConnection, path: str) -> None:
         if "newer" in text or "storage version" in text:
             raise RecordingError(f"{path} was written by a newer DuckDB: {text}", "pip install -U duckdb") from error
         raise RecordingError(f"{path} is truncated or damaged: {text}", "copy it again, or record again") from error
+    blocks, block_size = db.execute(
+        "SELECT total_blocks, block_size FROM pragma_database_size() WHERE database_name = 'rec'"
+    ).fetchone() or (0, 0)
+    missing = _FILE_HEAD + blocks * block_size - Path(path).stat().st_size
+    if missing > 0:
+        raise RecordingError(f"{path} is truncated: {missing} bytes are missing", "copy it again, or record again")
 
 
 def _schema_version(db: duckdb.DuckDBPyConnection, path: str) -> int:
@@ -372,4 +383,5 @@ def _bound_reader(db: duckdb.DuckDBPyConnection) -> None:
 def _sentence(error: Exception) -> str:
     """The first line of a foreign message: the rest points into SQL or to a web page."""
     text = str(error).strip().split("\n", 1)[0]
-    return text.split(" See also ", 1)[0] or type(error).__name__
+    text = text.split(" See also ", 1)[0].removeprefix("IO Error: ")
+    return text or type(error).__name__
