@@ -1,9 +1,9 @@
 """A headless Chromium driven through --remote-debugging-pipe: no websocket, no driver, no extra package.
 
-    with Chromium() as browser:
-        page = browser.open(path, width=900)
-        page.wait("document.documentElement.dataset.ready === 'true'")
-        page.evaluate("document.title")
+with Chromium() as browser:
+    page = browser.open(path, width=900)
+    page.wait("document.documentElement.dataset.ready === 'true'")
+    page.evaluate("document.title")
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars",
     "--remote-debugging-pipe",
 )  # fmt: skip
 

@@ -90,13 +90,19 @@ def level_cost(windows: dict[str, np.ndarray], level: str, time_share: float) ->
     steps = int(np.sum(np.asarray(windows["steps"])[deep][paired]))
     count = len(differences)
     if count < MIN_WINDOWS or steps < MIN_STEPS:
-        return LevelCost(level, None, None, count, steps, time_share,
-                         f"not measurable: {steps} tokens in {count} windows")  # fmt: skip
+        reason = f"not measurable: {steps} tokens in {count} windows"
+        return LevelCost(level, None, None, count, steps, time_share, reason)
     mean = float(differences.mean())
-    margin = student_t(count - 1) * float(differences.std(ddof=1)) / math.sqrt(count)
-    return LevelCost(
-        level, math.exp(mean), (math.exp(mean - margin), math.exp(mean + margin)), count, steps, time_share, ""
-    )
+    # One shallow window serves two deep ones, so the differences are not independent: the variance of one window is
+    # taken from them, the variance of the mean from the weight with which each window enters it.
+    parts = np.stack([weight_before / weights, weight_after / weights])[:, paired]
+    one = float(differences.var(ddof=1)) / (1 + float((parts**2).sum(axis=0).mean()))
+    entering = np.zeros(len(shallow))
+    np.add.at(entering, before[paired], parts[0] / count)
+    np.add.at(entering, after[paired], parts[1] / count)
+    margin = student_t(count - 1) * math.sqrt(one * (1 / count + float((entering**2).sum())))
+    interval = (math.exp(mean - margin), math.exp(mean + margin))
+    return LevelCost(level, math.exp(mean), interval, count, steps, time_share, "")
 
 
 def student_t(freedom: int) -> float:
