@@ -1,0 +1,165 @@
+"""A running process: its binaries as the kernel knows them, and which of them hold an engine. Reads /proc only."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, UsageError
+
+_MAX_MAPS_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One executable mapping of a file."""
+
+    start: int
+    end: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file that the process executes code from.
+
+    path: as the target sees it. open_path: the same file for us, through the target's own root or, when it was deleted
+    or replaced since, through map_files: uprobes belong to the inode, and it must be this one.
+    """
+
+    pid: int
+    path: str
+    open_path: str
+    inode: int
+    device: str
+    deleted: bool
+    mappings: tuple[Mapping, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A process to be recorded."""
+
+    pid: int
+    ppid: int
+    uid: int
+    exe: str
+    cmdline: str
+    started_at: float  # seconds since the epoch
+    modules: tuple[Module, ...] = field(repr=False)
+
+    def with_marker(self, marker: bytes) -> list[Module]:
+        """The modules whose file contains `marker`."""
+        return [module for module in self.modules if _contains(module.open_path, marker)]
+
+
+def open_target(pid: int) -> Target:
+    """Look at process `pid`.
+
+    Raises NotFoundError (no such process, a kernel thread, a zombie), PermissionDeniedError, UsageError (32-bit).
+    """
+    if pid <= 0:
+        raise UsageError(f"{pid} is not a process id.", "flowprof attach PID")
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            status, ppid, uid = process.status(), process.ppid(), process.uids().real
+            name, started = process.name(), process.create_time()
+            cmdline = " ".join(process.cmdline())
+    except psutil.NoSuchProcess as error:
+        raise NotFoundError(
+            f"There is no process {pid}.", "ps aux | grep llama; inside a container give the host's pid, not the container's"
+        ) from error
+    except psutil.AccessDenied as error:
+        raise _denied(pid, "its status") from error
+    if status == psutil.STATUS_ZOMBIE:
+        raise NotFoundError(f"Process {pid} ({name}) has ended and waits for its parent to collect it.")
+    try:
+        exe = os.readlink(f"/proc/{pid}/exe")
+    except PermissionError as error:
+        raise _denied(pid, f"/proc/{pid}/exe") from error
+    except OSError as error:
+        raise NotFoundError(f"Process {pid} ({name}) is a kernel thread or is ending: it has no program.") from error
+    try:
+        with open(f"/proc/{pid}/exe", "rb") as file:
+            head = file.read(5)
+    except OSError:
+        head = b""
+    if head[:4] == b"\x7fELF" and head[4] == 1:
+        raise UsageError(f"Process {pid} ({name}) is a 32-bit program; flowprof reads 64-bit targets only.")
+    return Target(pid, ppid, uid, exe, cmdline or name, started, modules_of(pid))
+
+
+def modules_of(pid: int) -> tuple[Module, ...]:
+    """The files that `pid` executes code from, now. Raises PermissionDeniedError or NotFoundError."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            text = file.read(_MAX_MAPS_BYTES).decode(errors="surrogateescape")
+    except PermissionError as error:
+        raise _denied(pid, f"/proc/{pid}/maps") from error
+    except OSError as error:
+        raise NotFoundError(f"Process {pid} is gone.") from error
+    found: dict[tuple[str, int, str], list[Mapping]] = {}
+    for line in text.splitlines():
+        parts = line.split(maxsplit=5)
+        if len(parts) < 6 or "x" not in parts[1] or not parts[5].startswith("/"):
+            continue
+        start, end = (int(x, 16) for x in parts[0].split("-"))
+        found.setdefault((parts[3], int(parts[4]), parts[5]), []).append(Mapping(start, end, int(parts[2], 16)))
+    return tuple(_module(pid, *key, mappings) for key, mappings in found.items())
+
+
+def _module(pid: int, device: str, inode: int, name: str, mappings: list[Mapping]) -> Module:
+    deleted = name.endswith(" (deleted)")
+    path = name.removesuffix(" (deleted)")
+    through_root = f"/proc/{pid}/root{path}"
+    first = mappings[0]
+    open_path = f"/proc/{pid}/map_files/{first.start:x}-{first.end:x}"
+    try:
+        # Overlay file systems show another device number in stat than in maps; the inode agrees on both.
+        if os.stat(through_root).st_ino == inode:
+            open_path = through_root
+    except OSError:
+        pass
+    return Module(pid, path, open_path, inode, device, deleted, tuple(mappings))
+
+
+def threads_of(pid: int) -> dict[int, str]:
+    """Thread id → name, now; empty when the process is gone."""
+    names = {}
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            try:
+                names[int(task)] = Path(f"/proc/{pid}/task/{task}/comm").read_text(errors="replace").strip()
+            except OSError:
+                continue
+    except OSError:
+        pass
+    return names
+
+
+def describe_modules(modules: Iterable[Module], limit: int = 12) -> str:
+    """The names of the modules looked at, for a message."""
+    names = sorted({Path(module.path).name for module in modules})
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _contains(path: str, marker: bytes) -> bool:
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+            return data.find(marker) >= 0
+    except (OSError, ValueError):
+        return False
+
+
+def _denied(pid: int, what: str) -> PermissionDeniedError:
+    return PermissionDeniedError(
+        f"Process {pid} belongs to another user: reading {what} needs CAP_SYS_PTRACE (you are uid {os.geteuid()}).",
+        f"sudo flowprof attach {pid}",
+    )
