@@ -1,0 +1,95 @@
+"""How fast reports are: terminal and HTML on recordings of 1 M and 10 M operators, and the page in a browser.
+
+    python tests/benchmarks/bench_report.py [--small]
+
+Prints one row per measure with its limit and their ratio (under 1 is good), and leaves with 1 when a limit is passed.
+Whole processes are timed, as a user sees them: `python -m flowprof.profiler.cli report …`, best of three.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from chromium import Chromium, executable
+from integration.test_html_browser import FRAMES, READY
+from synthetic import sized, write
+
+REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    measure: str
+    value: float
+    unit: str
+    limit: float
+
+
+def timed(*command: str) -> float:
+    """Seconds of the fastest of REPEATS runs of a command that must succeed."""
+    best = float("inf")
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+def measured(folder: Path, small: bool) -> Iterator[Row]:
+    """The rows, as they are measured."""
+    flowprof = (sys.executable, "-m", "flowprof.profiler.cli", "report")
+    million = folder / "million.duckdb"
+    write(str(million), sized(1_000_000))
+    page = folder / "million.html"
+    yield Row("terminal, 1 M operators", timed(*flowprof, str(million)), "s", 3)
+    yield Row("JSON, 1 M operators", timed(*flowprof, str(million), "--json"), "s", 3)
+    yield Row("HTML, 1 M operators", timed(*flowprof, str(million), "--html", str(page)), "s", 5)
+    yield Row("HTML, size", page.stat().st_size / 1e6, "MB", 20)
+    if executable():
+        yield from in_browser(page)
+    if not small:
+        large = folder / "large.duckdb"
+        write(str(large), sized(10_000_000))
+        yield Row("terminal, 10 M operators", timed(*flowprof, str(large)), "s", 10)
+        yield Row("HTML, 10 M operators", timed(*flowprof, str(large), "--html", str(page)), "s", 10)
+        yield Row("HTML of 10 M operators, size", page.stat().st_size / 1e6, "MB", 20)
+
+
+def in_browser(page: Path) -> Iterator[Row]:
+    """First paint and frames at all zoom levels, in headless Chromium without a GPU."""
+    with Chromium() as browser:
+        tab = browser.open(page, width=1600, height=1000)
+        tab.wait(READY, 60)
+        paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        yield Row("page: first paint", paint, "ms", 1000)
+        yield Row("page: timeline ready", tab.evaluate("flowprof.timelineReady"), "ms", 2000)
+        tab.evaluate(FRAMES)
+        yield Row("page: slowest frame", max(tab.evaluate(FRAMES)), "ms", 50)
+        tab.evaluate("flowprof.timeline.find('mul_mat')")
+        yield Row("page: slowest frame, searching", max(tab.evaluate(FRAMES)), "ms", 50)
+
+
+def main() -> int:
+    print(f"{'measure':34} {'value':>10} {'limit':>10} {'ratio':>7}")
+    worst = 0.0
+    with tempfile.TemporaryDirectory(prefix="flowprof-bench-") as folder:
+        for row in measured(Path(folder), "--small" in sys.argv[1:]):
+            ratio = row.value / row.limit
+            worst = max(worst, ratio)
+            print(
+                f"{row.measure:34} {row.value:>7.2f} {row.unit:2} {row.limit:>7g} {row.unit:2} {ratio:>7.2f}",
+                flush=True,
+            )
+    return int(worst > 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
