@@ -26,7 +26,7 @@ SQL_DIR = Path(__file__).parent / "sql"
 # attached as `rec`); a version that is not named is refused with a clear word.
 MIGRATIONS: Mapping[int, str] = {}
 
-_WRITE_MEMORY = "192MB"  # DuckDB's own share of the recorder's 400 MB
+_WRITE_MEMORY = "128MB"  # DuckDB's own share of the recorder's 400 MB
 _READ_MEMORY_MIN = 512 << 20
 _FILE_HEAD = 3 * 4096  # DuckDB's three header blocks; then come blocks of one size
 

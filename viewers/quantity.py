@@ -1,4 +1,4 @@
-"""Numbers and names for people: three figures and a unit; names made harmless. Used by the terminal and HTML viewers."""
+"""Numbers and names for people: three figures and a unit; names made harmless. For the terminal and HTML."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ LAYER_ROWS = 4
 THREAD_ROWS = 8
 FINDINGS = 4
 MAX_COLUMNS = 160
+UNATTRIBUTED = 0.02  # share of graph time outside operators that is worth a word
 ASCII = str.maketrans({"µ": "u", "·": "-", "–": "-", "…": "..", "█": "#", "▌": ":", "×": "x", "≤": "<=", "▲": "!",
                        "●": "*", "−": "-", "\u00a0": " ", "→": "->", "Σ": "sum"})  # fmt: skip
 
@@ -137,9 +138,10 @@ class _Page:
         if section is None:
             return self._missing(report, "operators")
         tables: list[RenderableType] = [self._title("Operators", "wall time on the first thread")]
+        unattributed = dict(section.unattributed)
         for number, item in enumerate(section.coverage):
             rows = [row for row in section.rows if row.phase == item.phase]
-            tables.append(self._covered(item))
+            tables.append(self._covered(item, unattributed.get(item.phase, 0.0)))
             if not rows:
                 continue
             keep = OPERATOR_ROWS.get(number, 3)
@@ -299,7 +301,7 @@ class _Page:
         words = "skipped" if outcome.status == "skipped" else "failed"
         return Group(self._title(outcome.title, ""), self._text(f" {words}: {clean(outcome.reason)}", "dim"))
 
-    def _covered(self, item: Coverage) -> Text:
+    def _covered(self, item: Coverage, outside: float) -> Text:
         text = Text(f" {item.phase}", style="bold cyan")
         if not item.graphs_measured:
             text.append(self._plain(f"  none of {count(item.graphs)} graphs measured: record longer"), style="dim")
@@ -308,6 +310,8 @@ class _Page:
         else:
             text.append(self._plain(f"  from {count(item.tokens_measured)} of {count(item.tokens)} tokens, "
                                     f"scaled to all"), style="dim")  # fmt: skip
+        if outside > UNATTRIBUTED:
+            text.append(self._plain(f"  {percent(outside)} of the time outside operators"), style="yellow")
         return text
 
     def _table(self, *heads: str, bar: int = -1, names: int = 1) -> Table:

@@ -37,7 +37,7 @@ def analyze(recording: Recording) -> Result:
 def _withheld(losses: Losses) -> Finding:
     return Finding(
         id="losses.withheld",
-        claim=f"{losses.share:.1%} of the events were lost: verdicts are withheld",
+        claim=f"{losses.share * 100:.1f} % of the events were lost: verdicts are withheld",
         phase="",
         cost_ns_per_token=None,
         confidence="high",

@@ -57,7 +57,7 @@ def _largest(rows: list[OperatorRow], of: dict[str, Coverage]) -> tuple[Finding,
     return (
         Finding(
             id="operators.largest",
-            claim=f"{top.op} in {top.block or 'other'} takes {top.share:.0%} of the time inside decode graphs",
+            claim=f"{top.op} in {top.block or 'other'} takes {top.share * 100:.0f} % of the time inside decode graphs",
             phase="decode",
             cost_ns_per_token=top.ns_per_token,
             confidence="high" if weight.graphs_measured >= ENOUGH_GRAPHS else "medium",

@@ -58,13 +58,14 @@ def _imbalance(rows: list[ThreadRow], weight: Coverage | None) -> list[Finding]:
     return [
         Finding(
             id="threads.imbalance",
-            claim=f"the threads spend {share:.0%} of decode waiting for each other at barriers",
+            claim=f"Threads spend {share * 100:.0f} % of decode waiting for each other at barriers",
             phase="decode",
             cost_ns_per_token=wait / len(rows) / weight.tokens_measured,
             confidence="medium",
             evidence=(
                 f"{weight.graphs_measured} of {weight.graphs} decode graphs, {len(rows)} threads",
-                f"thread {most.ith} waits {most.wait_share:.0%} of its time, thread {least.ith} {least.wait_share:.0%}",
+                f"thread {most.ith} waits {most.wait_share * 100:.0f} % of its time, "
+                f"thread {least.ith} {least.wait_share * 100:.0f} %",
                 "the price is an upper bound: a perfectly balanced barrier still costs something",
             ),
             advice="Look for other load on the processors of the threads that wait least, for slower cores among "

@@ -7,4 +7,5 @@ WITH chosen AS (
 )
 SELECT c.pid, c.graph_id, o.node_index, o.tid, o.ith, o.start_ns, o.compute_end_ns, o.end_ns
 FROM op_exec o JOIN chosen c USING (exec_id)
+WHERE o.end_ns IS NOT NULL AND o.start_ns IS NOT NULL AND o.ith IS NOT NULL
 ORDER BY c.pid, o.ith, o.tid, o.start_ns;

@@ -81,7 +81,7 @@ SELECT
 FROM op_exec o
 JOIN measured_graph m USING (exec_id)
 JOIN graph_node n ON n.graph_id = m.graph_id AND n.node_index = o.node_index
-WHERE o.ith = 0;
+WHERE o.ith = 0 AND o.end_ns IS NOT NULL;
 
 CREATE OR REPLACE VIEW measured_thread AS  -- every thread's operators of graph executions at thread level
 SELECT
@@ -90,4 +90,4 @@ SELECT
     o.end_ns - o.compute_end_ns AS wait_ns  -- at the barrier, ns
 FROM op_exec o
 JOIN measured_graph m USING (exec_id)
-WHERE m.level = 'thread' AND o.compute_end_ns IS NOT NULL;
+WHERE m.level = 'thread' AND o.compute_end_ns IS NOT NULL AND o.end_ns IS NOT NULL;

@@ -142,6 +142,20 @@ def test_everything_measured_needs_no_weights(tmp_path: Path) -> None:
         assert (row.calls, row.total_ns) == tuple(truth.operators[row.op, row.block, row.phase])
 
 
+def test_time_outside_operators_is_said(tmp_path: Path) -> None:
+    import duckdb
+
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic(cycle=("op",)))
+    with duckdb.connect(path) as db:
+        db.execute("DELETE FROM op_exec WHERE node_index < 20")
+    with Recording.open(path) as recording:
+        table = build_report(recording).get(OperatorTable)
+    assert table
+    outside = dict(table.unattributed)
+    assert 0.1 < outside["decode"] < 0.3
+
+
 def test_layers_and_blocks(known: tuple[Report, Truth]) -> None:
     report, truth = known
     layers, blocks = report.get(LayerTable), report.get(BlockTable)
@@ -172,7 +186,7 @@ def test_threads(known: tuple[Report, Truth]) -> None:
 def test_imbalance_fires_with_its_price(tmp_path: Path) -> None:
     report, truth = made(tmp_path, Synthetic(imbalance=0.5, cycle=("thread",)))
     finding = next(finding for finding in report.findings if finding.id == "threads.imbalance")
-    assert "25%" in finding.claim
+    assert "25 %" in finding.claim
     assert finding.cost_ns_per_token == pytest.approx(0.25 * truth.total_ns["decode"] / truth.tokens["decode"])
     assert report.findings[0] is finding, "problems first"
 
