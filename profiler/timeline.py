@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from flowprof.profiler.store import Recording, read_sql
@@ -17,12 +16,8 @@ from flowprof.profiler.store import Recording, read_sql
 DEFAULT_LIMIT = 1_000_000
 MAX_GRAPHS = 200_000
 MAX_WINDOWS = 20_000
+MAX_KINDS = 20_000  # more than that, and shapes are left out
 
-NODE_SQL = """
-SELECT graph_id, node_index, coalesce(op, '') AS op, coalesce(name, '') AS name, coalesce(block, '') AS block,
-       coalesce(layer, -1) AS layer, coalesce(type, '') AS type, coalesce(array_to_string(ne, ' × '), '') AS shape
-FROM graph_node WHERE NOT leaf ORDER BY graph_id, node_index
-"""
 THREAD_SQL = "SELECT pid, tid, any_value(coalesce(comm, '')) FROM thread GROUP BY pid, tid"
 WINDOW_SQL = f"""
 SELECT level, start_ns, coalesce(end_ns, start_ns) AS end_ns FROM probe_window ORDER BY start_ns LIMIT {MAX_WINDOWS}
@@ -119,27 +114,27 @@ def timeline(recording: Recording, limit: int = DEFAULT_LIMIT) -> Timeline:
 
 
 def _kinds(recording: Recording, found: dict[str, np.ndarray]) -> tuple[tuple[Kind, ...], np.ndarray]:
-    """The distinct kinds of node (graphs repeat the same tensors), and the kind of every operator found."""
-    numbers: dict[tuple[Any, ...], int] = {}
-    by_node: dict[tuple[int, int], int] = {}
-    for graph_id, node_index, *what in recording.rows(NODE_SQL):
-        by_node[graph_id, node_index] = numbers.setdefault(tuple(what), len(numbers))
-    unknown = numbers.setdefault(("", "(not described)", "", -1, "", ""), len(numbers))
-    kinds = tuple(
-        Kind(str(op), str(name), str(block), None if layer < 0 else int(layer), str(kind), str(shape))
-        for op, name, block, layer, kind, shape in numbers
-    )
+    """The distinct kinds of node among `found` (graphs repeat the same tensors), and the kind of every operator."""
     graph = np.asarray(found["graph_id"], dtype=np.int64)
     node = np.asarray(found["node_index"], dtype=np.int64)
     if len(graph) == 0:
-        return kinds, np.zeros(0, dtype=np.uint32)
-    graphs, graph_position = np.unique(graph, return_inverse=True)
-    table = np.full((len(graphs), int(node.max()) + 1), unknown, dtype=np.uint32)
-    at = {int(value): position for position, value in enumerate(graphs)}
-    for (graph_id, node_index), number in by_node.items():
-        if graph_id in at and node_index < table.shape[1]:
-            table[at[graph_id], node_index] = number
-    return kinds, table[graph_position, node]
+        return (), np.zeros(0, dtype=np.uint32)
+    graphs, position = np.unique(graph, return_inverse=True)
+    asked: dict[str, object] = {"graphs": graphs.tolist(), "shapes": True}
+    nodes = recording.columns(read_sql("timeline_nodes.sql"), asked)
+    if len(nodes["kind"]) and int(nodes["kind"].max()) >= MAX_KINDS:  # shapes that change with every prompt
+        nodes = recording.columns(read_sql("timeline_nodes.sql"), asked | {"shapes": False})
+    numbers, first = np.unique(np.asarray(nodes["kind"], dtype=np.int64), return_index=True)
+    kinds = [Kind("", "(not described)", "", None, "", "")]  # number 0; the query counts from 1
+    for row in first[numbers > 0]:
+        layer = int(nodes["layer"][row])
+        op, name, block, kind, shape = (str(nodes[what][row]) for what in ("op", "name", "block", "type", "shape"))
+        kinds.append(Kind(op, name, block, None if layer < 0 else layer, kind, shape))
+    table = np.zeros((len(graphs), int(node.max()) + 1), dtype=np.uint32)
+    inside = np.asarray(nodes["node_index"]) < table.shape[1]
+    row_of = np.searchsorted(graphs, np.asarray(nodes["graph_id"], dtype=np.int64)[inside])
+    table[row_of, np.asarray(nodes["node_index"])[inside]] = np.asarray(nodes["kind"])[inside]
+    return tuple(kinds), table[position, node]
 
 
 def _graph_lanes(graphs: dict[str, np.ndarray], phases: tuple[str, ...], origin: int) -> tuple[GraphLane, ...]:

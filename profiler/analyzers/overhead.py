@@ -4,8 +4,8 @@ Deep windows (op, thread) lie between shallow ones (token). For each deep window
 with the time-weighted geometric mean of the nearest shallow window before and after it, so that a drifting speed
 cancels out. A level's ratio is the exponential of the mean log-ratio over its windows, its interval Student's t on
 the same. The whole recording's ratio is 1 + Σ over levels of (ratio − 1) × the level's share of the time. The token
-level itself is always attached and is the base. With too few windows or steps the answer is "not measurable", never
-a guess.
+level itself is always attached and is the base. Where one level has too few windows, both deep levels are taken as
+one; where even these are too few the answer is "not measurable", never a guess.
 
 The modelled cost (hits × measured cost of one hit) is processor time over all threads; it stands beside the measured
 figure and is never mixed with it.
@@ -44,7 +44,10 @@ def analyze(recording: Recording) -> Result:
     levels = tuple(
         level_cost(windows, level, times[level] / whole if whole else 0.0) for level in DEEP if times.get(level)
     )
-    total, interval, reason = _whole(levels, deep_only=not times.get("token"))
+    pooled = None
+    if len(levels) > 1 and any(level.ratio is None for level in levels):
+        pooled = level_cost(windows, " and ".join(DEEP), sum(level.time_share for level in levels))
+    total, interval, reason = _whole(levels, pooled, deep_only=not times.get("token"))
     hits, modelled, classes = _modelled(recording)
     busy = recording.rows(BUSY_SQL)[0][0]
     threads = recording.rows(THREADS_SQL)[0][0]
@@ -64,12 +67,15 @@ def analyze(recording: Recording) -> Result:
 
 
 def level_cost(windows: dict[str, np.ndarray], level: str, time_share: float) -> LevelCost:
-    """One level's ratio from the windows' relative decode times (columns of decode_windows.sql)."""
+    """One level's ratio from the windows' relative decode times (columns of decode_windows.sql).
+
+    `level` is op, thread, or "op and thread": both together.
+    """
     usable = np.asarray(windows["steps"]) >= MIN_STEPS_PER_WINDOW
     names = np.asarray(windows["level"], dtype=object)
     middle = (np.asarray(windows["start_ns"], dtype=float) + np.asarray(windows["end_ns"], dtype=float)) / 2
     log_time = np.log(np.asarray(windows["relative"], dtype=float))
-    deep = np.flatnonzero((names == level) & usable)
+    deep = np.flatnonzero(np.isin(names, level.split(" and ")) & usable)
     shallow = np.flatnonzero((names == "token") & usable)
     if len(shallow) == 0:
         return LevelCost(level, None, None, 0, int(np.sum(windows["steps"][deep])), time_share,
@@ -114,11 +120,15 @@ def student_t(freedom: int) -> float:
     return z + g1 / freedom + g2 / freedom**2 + g3 / freedom**3
 
 
-def _whole(levels: tuple[LevelCost, ...], deep_only: bool) -> tuple[float | None, tuple[float, float] | None, str]:
+def _whole(
+    levels: tuple[LevelCost, ...], pooled: LevelCost | None, deep_only: bool
+) -> tuple[float | None, tuple[float, float] | None, str]:
     if not levels:
         return 1.0, (1.0, 1.0), "token level only: nothing deeper was attached"
     if deep_only:
         return None, None, "not measurable: no token windows to compare with (--full)"
+    if pooled is not None and pooled.ratio is not None:  # too few windows of one level: both as one
+        levels = (pooled,)
     missing = [level for level in levels if level.ratio is None]
     if missing:
         return None, None, "; ".join(f"{level.level} level {level.reason}" for level in missing)

@@ -265,6 +265,15 @@ def windows(relative: np.ndarray, levels: list[str]) -> dict[str, np.ndarray]:
             "steps": np.full(len(relative), 10), "relative": relative}  # fmt: skip
 
 
+def test_few_windows_of_one_level_are_pooled(tmp_path: Path) -> None:
+    spec = Synthetic(requests=2, tokens=99, cycle=("token", "op") * 8 + ("token", "thread"), slowdown=(1.0, 1.02, 1.02))
+    overhead = made(tmp_path, spec)[0].get(Overhead)
+    assert overhead and overhead.ratio
+    assert [level.ratio is None for level in overhead.levels] == [False, True]
+    deep = sum(level.time_share for level in overhead.levels)
+    assert overhead.ratio == pytest.approx(1 + 0.02 * deep, abs=1e-3)
+
+
 def test_a_drifting_target_does_not_count_as_overhead() -> None:
     drift = np.exp(np.linspace(0, 0.5, 60))  # 65 % slower in the end
     cost = level_cost(windows(drift, ["token", "op", "token"] * 20), "op", 1 / 3)

@@ -66,6 +66,20 @@ def test_timeline_is_thinned_to_whole_graphs(tmp_path: Path) -> None:
     assert drawn.operators_shown % per_graph == 0
 
 
+def test_timeline_leaves_shapes_out_when_they_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic(cycle=("op",)))
+    with Recording.open(path) as recording:
+        many = timeline(recording)
+        monkeypatch.setattr("flowprof.profiler.timeline.MAX_KINDS", 10)
+        few = timeline(recording)
+    assert len(few.kinds) < len(many.kinds)
+    assert {kind.shape for kind in few.kinds} == {""}
+    for before, after in zip(many.operators, few.operators, strict=True):
+        names = [many.kinds[kind].name for kind in before.kind]
+        assert names == [few.kinds[kind].name for kind in after.kind]
+
+
 def test_timeline_of_nothing(tmp_path: Path) -> None:
     path = str(tmp_path / "a.duckdb")
     write_empty(path)
