@@ -50,18 +50,6 @@ class Attachment:
             os.close(self._fds.pop())
 
 
-def multi_link_supported() -> bool:
-    """Whether this kernel has uprobe_multi links (≥ 6.6): it says EINVAL or EBADF to a bad one, not to the type."""
-    attr = struct.pack("<IIIIQQQQIII", 0xFFFFFFFF, 0, _UPROBE_MULTI, 0, 0, 0, 0, 0, 0, 0, 0).ljust(128, b"\0")
-    release = platform.release().split(".")
-    try:
-        version = (int(release[0]), int("".join(filter(str.isdigit, release[1][:3]))))
-    except (ValueError, IndexError):
-        version = (0, 0)
-    fd = _bpf(attr)
-    return fd < 0 and ctypes.get_errno() != errno.ENOSYS and version >= (6, 6)
-
-
 def attach(program: Program, points: Sequence[AttachPoint], pid: int, multi: bool) -> Attachment:
     """Attach `program` to all `points` in process `pid`; all or nothing.
 
@@ -109,8 +97,8 @@ def _perf_event_link(program: Program, point: AttachPoint, pid: int) -> list[int
     try:
         pmu = int((UPROBE_PMU / "type").read_text())
         bit = int((UPROBE_PMU / "format" / "retprobe").read_text().split(":")[1])
-    except (OSError, ValueError, IndexError) as error:
-        raise BpfError(f"this kernel offers no uprobe events ({UPROBE_PMU} is missing)", "flowprof doctor") from error
+    except (OSError, ValueError, IndexError) as missing:
+        raise BpfError(f"this kernel offers no uprobe events ({UPROBE_PMU} is missing)", "flowprof doctor") from missing
     name = ctypes.create_string_buffer(os.fsencode(point.path))
     # struct perf_event_attr: type, size, config, sample_period, sample_type, read_format, flags, wakeup, bp_type,
     # config1 (path), config2 (offset)

@@ -11,7 +11,6 @@ import ctypes
 import importlib
 import importlib.util
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -105,7 +104,7 @@ class Module:
         ]
         with _kernel_source(), _captured_stderr() as messages:
             try:
-                self._module: Any = bcc.BPF(text=_source_text(source), cflags=flags)
+                self._module: Any = bcc.BPF(text=_source_text(source).encode(), cflags=flags)
             except Exception as error:
                 raise BpfError(
                     f"bcc could not compile {source}: {_first_error(messages(), error)}", "flowprof doctor"
@@ -122,7 +121,7 @@ class Module:
         if name not in self._programs:
             with _captured_stderr() as messages:
                 try:
-                    function = self._module.load_func(name, self._bcc.BPF.KPROBE, None, self._attach_type)
+                    function = self._module.load_func(name.encode(), self._bcc.BPF.KPROBE, None, self._attach_type)
                 except Exception as error:
                     raise BpfError(
                         f"the kernel refused the BPF program {name}: {_first_error(messages(), error)}",
@@ -133,11 +132,11 @@ class Module:
 
     def map_fd(self, name: str) -> int:
         """The file descriptor of the map `name`."""
-        return int(self._module[name].get_fd())
+        return int(self._module[name.encode()].get_fd())
 
     def write_array(self, name: str, values: list[int]) -> None:
-        """Write element 0 of an array map whose value is a struct of u32 fields, in order."""
-        table = self._module[name]
+        """Write element 0 of an array map whose value is a struct of u32 fields, in order. Raises ValueError."""
+        table = self._module[name.encode()]
         leaf = (ctypes.c_uint32 * len(values))(*values)
         if ctypes.sizeof(leaf) != ctypes.sizeof(table.Leaf):
             raise ValueError(f"{name}: {len(values)} fields do not fill {ctypes.sizeof(table.Leaf)} bytes")
@@ -145,16 +144,20 @@ class Module:
 
     def read_counter(self, name: str) -> int:
         """Element 0 of an array map of u64."""
-        return int(self._module[name][ctypes.c_int(0)].value)
+        return int(self._module[name.encode()][ctypes.c_int(0)].value)
 
     def site_hits(self, count: int) -> np.ndarray:
         """Hits per site since the module was loaded, shape (count,), summed over processors."""
-        table = self._module["site_hits"]
+        table = self._module[b"site_hits"]
         return np.array([sum(table[ctypes.c_int(i)]) for i in range(count)], dtype=np.int64)
+
+    def insert(self, name: str, key: int) -> None:
+        """Add a u64 key to a hash map used as a set."""
+        self._module[name.encode()][ctypes.c_uint64(key)] = ctypes.c_uint64(1)
 
     def clear(self, name: str) -> None:
         """Empty a hash map."""
-        self._module[name].clear()
+        self._module[name.encode()].clear()
 
 
 def _source_text(source: str) -> str:
@@ -202,8 +205,3 @@ class _captured_stderr:  # noqa: N801
         os.dup2(self._saved, 2)
         os.close(self._saved)
         self._file.close()
-
-
-def machine_registers() -> str:
-    """The stub headers' register frame that fits this machine: 'x86-64' or 'aarch64'."""
-    return {"x86_64": "x86-64", "aarch64": "aarch64"}.get(platform.machine(), platform.machine())

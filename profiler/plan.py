@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from flowprof.probes import ENGINES
 from flowprof.probes.catalogue import Engine, Ladder, Probe, Rung
 from flowprof.profiler import callgraph
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.elf import ElfError, ElfFile, Symbol
 from flowprof.profiler.errors import FlowprofError, NothingToProfileError
+from flowprof.profiler.probe_cost import Kernel
 from flowprof.profiler.sites import CostClass, NoSite, Site, call_sites, choose_entry_site, return_site
-from flowprof.profiler.symbols import Symbol
 from flowprof.profiler.target import Module, Target, describe_modules
 
 LEVELS = ("token", "graph", "op", "thread")
@@ -87,11 +87,12 @@ def open_elf(module: Module, debug_dirs: tuple[str, ...] = ()) -> ElfFile:
 
 def make_plan(
     targets: Sequence[Target],
+    kernel: Kernel,
     engines: Sequence[Engine] = ENGINES,
     debug_dirs: tuple[str, ...] = (),
     first_site: int = 1,
 ) -> Plan:
-    """Plan all probes of all levels. Raises NothingToProfileError when no target holds a known engine."""
+    """Plan all probes of all levels; `kernel`: the version whose cost rules hold. A target without engine has no site."""
     sites: list[PlannedSite] = []
     ladders: list[LadderPlan] = []
     modules: list[tuple[Module, str, str | None]] = []
@@ -102,7 +103,7 @@ def make_plan(
                 continue
             modules += [(module, engine.name, elf.build_id) for module, elf in binaries]
             for ladder in engine.ladders:
-                chosen, ladder_plan = _climb(target, engine, ladder, binaries)
+                chosen, ladder_plan = _climb(target, engine, ladder, binaries, kernel)
                 if ladder_plan.rung is None and engine.name != "ggml" and not chosen:
                     continue
                 ladders.append(ladder_plan)
@@ -141,12 +142,12 @@ def _binaries(target: Target, engine: Engine, debug_dirs: tuple[str, ...]) -> li
 
 
 def _climb(
-    target: Target, engine: Engine, ladder: Ladder, binaries: list[tuple[Module, ElfFile]]
+    target: Target, engine: Engine, ladder: Ladder, binaries: list[tuple[Module, ElfFile]], kernel: Kernel
 ) -> tuple[list[PlannedSite], LadderPlan]:
     missing: list[str] = []
     refused: list[PlannedSite] = []
     for rung in ladder.rungs:
-        sites, lacks = _rung_sites(target, engine, ladder, rung, binaries)
+        sites, lacks = _rung_sites(target, engine, ladder, rung, binaries, kernel)
         if not lacks:
             ladder_plan = LadderPlan(target.pid, engine.name, ladder.level, rung.name, rung.meaning, tuple(missing))
             return refused + sites, ladder_plan
@@ -156,14 +157,14 @@ def _climb(
 
 
 def _rung_sites(
-    target: Target, engine: Engine, ladder: Ladder, rung: Rung, binaries: list[tuple[Module, ElfFile]]
+    target: Target, engine: Engine, ladder: Ladder, rung: Rung, binaries: list[tuple[Module, ElfFile]], kernel: Kernel
 ) -> tuple[list[PlannedSite], str]:
     sites: list[PlannedSite] = []
     for probe in rung.probes:
         found: list[PlannedSite] = []
         for module, elf in binaries:
             for symbol in _functions(elf, probe):
-                found += _sites_in(target, engine, ladder, probe, module, elf, symbol)
+                found += _sites_in(target, engine, ladder, probe, module, elf, symbol, kernel)
         usable = [site for site in found if not site.refused]
         if probe.required and not usable:
             wanted = probe.finder or ", ".join(probe.symbols) or probe.pattern
@@ -186,15 +187,27 @@ def _functions(elf: ElfFile, probe: Probe) -> list[Symbol]:
             if not (probe.excluded and re.fullmatch(probe.excluded, symbol.name)):
                 found.setdefault(symbol.address, symbol)
     if probe.finder:
-        finder = {"graph_thread": callgraph.find_graph_thread, "compute_forward": callgraph.find_compute_forward}
-        address = finder[probe.finder](elf)
-        if address is not None:
-            found.setdefault(address, Symbol(f"{probe.finder}@{address:#x}", address, 0, "call graph"))
+        for address in _found_in_code(elf, probe.finder):
+            found.setdefault(address, Symbol(f"{probe.finder}@{address:#x}", address, 0, "symtab"))
     return list(found.values())[:_MAX_SITES_PER_PROBE]
 
 
+def _found_in_code(elf: ElfFile, finder: str) -> list[int]:
+    if finder == "compute_forward":
+        return callgraph.compute_forward_candidates(elf)
+    thread = callgraph.find_graph_thread(elf)
+    return [] if thread is None else [thread]
+
+
 def _sites_in(
-    target: Target, engine: Engine, ladder: Ladder, probe: Probe, module: Module, elf: ElfFile, symbol: Symbol
+    target: Target,
+    engine: Engine,
+    ladder: Ladder,
+    probe: Probe,
+    module: Module,
+    elf: ElfFile,
+    symbol: Symbol,
+    kernel: Kernel,
 ) -> list[PlannedSite]:
     def planned(site: Site | None, reason: str) -> PlannedSite:
         return PlannedSite(
@@ -208,11 +221,19 @@ def _sites_in(
         if probe.kind == "return":
             sites = [return_site(elf, symbol.address)]
         elif probe.kind == "call":
-            sites = [site for site in call_sites(elf, symbol.address, probe.callee) if site.cost_class == CostClass.EMULATED]
+            sites = _calls(elf, symbol.address, probe.callee, kernel)
             if not sites:
                 return [planned(None, f"{symbol.name} holds no direct call to {probe.callee}")]
         else:
-            sites = [choose_entry_site(elf, symbol.address, probe.args)]
-    except NoSite as error:
+            sites = [choose_entry_site(elf, symbol.address, probe.args, kernel)]
+    except (NoSite, ElfError) as error:
         return [planned(None, error.message)]
     return [planned(site, site.reason) for site in sites]
+
+
+def _calls(elf: ElfFile, function: int, callee: str, kernel: Kernel) -> list[Site]:
+    """The calls that end a node; those inside an operator that the compiler inlined are left out where they show."""
+    sites = [s for s in call_sites(elf, function, callee, kernel) if s.cost_class == CostClass.EMULATED]
+    barriers = callgraph.node_barriers(elf, function)
+    wanted = {*barriers.node, *barriers.last}
+    return [site for site in sites if site.address in wanted] or sites

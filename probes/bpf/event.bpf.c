@@ -16,7 +16,7 @@
 #define RING_MARGIN 64 /* writers that may sit between the check for room and the atomic add */
 
 enum kind {
-	GRAPH_BEGIN = 1, /* a=cgraph b=uid c=n_nodes|n_leafs<<32 d=first node's ne[1]|last node's ne[1]<<32 */
+	GRAPH_BEGIN = 1, /* a=cgraph b=key (uid, else a fingerprint with bit 63; 0 unknown) c=n_nodes */
 	GRAPH_END = 2,
 	OP = 3,          /* a=node: the operator starts */
 	OP_WORK = 4,     /* a=node b=start: the thread's own work ended at at_ns (it reached the barrier) */

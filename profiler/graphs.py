@@ -1,0 +1,174 @@
+"""The distinct graphs of one process: resolve its struct layouts on the first live graph, describe each graph once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprof.profiler.describe import GraphChanged, GraphDescription, describe_graph
+from flowprof.profiler.errors import FlowprofError
+from flowprof.profiler.layout import Layouts, LayoutUnknown, resolve_layout
+from flowprof.profiler.memory import Memory
+from flowprof.profiler.names import LiveModule, NamesUnknown, OpNames, read_names
+from flowprof.profiler.plan import open_elf
+from flowprof.profiler.target import Module
+
+FINGERPRINT = 1 << 63  # set in keys of builds whose graphs have no uid (probes/bpf/ggml.bpf.c)
+MAX_REMEMBERED = 2048  # described graphs kept in memory; older ones are described again when they come back
+MAX_RESOLVE_ATTEMPTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGraph:
+    """What decoding needs of a graph: its number, and its nodes' addresses in order of address."""
+
+    graph_id: int
+    described: bool
+    addresses: NDArray[np.uint64]  # sorted
+    nodes: NDArray[np.int32]  # node_index of each address
+    description: GraphDescription | None = None
+
+
+def live_modules(modules: Iterable[Module], debug_dirs: tuple[str, ...] = ()) -> list[LiveModule]:
+    """The ELF files with the bias at which the process has mapped them. Files that are not ELF are left out."""
+    found = []
+    for module in modules:
+        try:
+            elf = open_elf(module, debug_dirs)
+            mapping = module.mappings[0]
+            for segment in elf.segments:
+                start = segment.offset & ~0xFFF
+                if segment.executable and start <= mapping.offset < segment.offset + segment.file_size:
+                    bias = mapping.start - mapping.offset + segment.offset - segment.address
+                    found.append(LiveModule(elf, bias))
+                    break
+        except FlowprofError:
+            continue
+    return found
+
+
+class GraphBook:
+    """Keys (uid or fingerprint, as the probe reports them) → graphs, of one process."""
+
+    def __init__(self, pid: int, modules: list[LiveModule], next_id: Callable[[], int]) -> None:
+        self.pid = pid
+        self.layouts: Layouts | None = None
+        self.trouble = ""  # why graphs cannot be described, in words
+        self.model_written = False
+        self.watched = 0
+        self._memory = Memory(pid)
+        self._modules = modules
+        self._names: OpNames | None = None
+        self._next_id = next_id
+        self._attempts = 0
+        self._known: OrderedDict[int, KnownGraph] = OrderedDict()
+        self._unknown: dict[int, KnownGraph] = {}
+        self._written: set[int] = set()
+
+    def get(self, key: int) -> KnownGraph:
+        """The graph of `key`; an undescribed one gets a number of its own."""
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        if key not in self._unknown:
+            nothing = np.empty(0, np.uint64)
+            self._unknown[key] = KnownGraph(self._next_id(), False, nothing, np.empty(0, np.int32))
+        return self._unknown[key]
+
+    def is_described(self, key: int) -> bool:
+        """Whether the graph's nodes are known."""
+        return key in self._known
+
+    def resolve(self, cgraph: int) -> bool:
+        """Find the struct layouts on the live graph at `cgraph`. Returns whether they are known now; see `trouble`."""
+        if self.layouts is not None:
+            return True
+        if self._attempts >= MAX_RESOLVE_ATTEMPTS:
+            return False
+        self._attempts += 1
+        try:
+            if self._names is None:
+                self._names = read_names(self._memory, self._modules)
+            self.layouts = resolve_layout(self._memory, cgraph, self._names, self._modules)
+        except (LayoutUnknown, NamesUnknown) as error:
+            self.trouble = error.message
+        except FlowprofError as error:
+            self.trouble = error.message
+        return self.layouts is not None
+
+    def current_uid(self, cgraph: int) -> int:
+        """The uid of the graph at `cgraph` now; 0 when it has none."""
+        if self.layouts is None or self.layouts.graph.uid is None:
+            return 0
+        try:
+            return int(self._memory.read_words(cgraph + self.layouts.graph.uid, 1)[0])
+        except FlowprofError:
+            return 0
+
+    def undescribed_key(self, graph_id: int) -> int | None:
+        """The key of an undescribed graph the first time that it is asked for; None for all others."""
+        for key, graph in self._unknown.items():
+            if graph.graph_id == graph_id and key not in self._written:
+                self._written.add(key)
+                return key
+        return None
+
+    def describe(self, key: int, cgraph: int) -> KnownGraph | None:
+        """Read the graph at `cgraph` now; None when it is another one by now (it is tried again when it comes back)."""
+        if self.layouts is None or self._names is None or key == 0:
+            return None
+        expected = None if key & FINGERPRINT else key
+        try:
+            description = describe_graph(self._memory, cgraph, self.layouts, self._names, expected)
+        except GraphChanged:
+            return None
+        except FlowprofError as error:
+            self.trouble = error.message
+            return None
+        addresses = description.addresses[: description.n_nodes]
+        order = np.argsort(addresses, kind="stable")
+        graph = KnownGraph(self._next_id(), True, addresses[order], order.astype(np.int32), description)
+        self._known[key] = graph
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return graph
+
+    def watched_node(self, description: GraphDescription) -> int:
+        """1 + the index of the first node whose shape follows the context's length; 0: none found."""
+        for index in range(description.n_nodes):
+            if description.block[index] == "attention" and description.name[index].startswith("kq"):
+                return index + 1
+        return 0
+
+
+def graph_columns(graph: KnownGraph, pid: int, key: int) -> dict[str, object]:
+    """The row of table `graph`."""
+    d = graph.description
+    uid = None if key & FINGERPRINT or not key else key
+    if d is None:
+        return {
+            "graph_id": [graph.graph_id], "pid": [pid], "uid": [uid], "phase": ["other"], "described": [False],
+        }  # fmt: skip
+    return {
+        "graph_id": [graph.graph_id], "pid": [pid], "uid": [uid], "nodes": [d.n_nodes], "operators": [d.operators],
+        "tokens": [d.tokens], "outputs": [d.outputs], "phase": [d.phase], "described": [True],
+    }  # fmt: skip
+
+
+def node_columns(graph: KnownGraph) -> dict[str, object]:
+    """The rows of table `graph_node`: nodes, then leaves."""
+    d = graph.description
+    if d is None:
+        return {}
+    count = len(d.op)
+    return {
+        "graph_id": np.full(count, graph.graph_id, np.int32), "node_index": np.arange(count, dtype=np.int32),
+        "leaf": d.leaf, "op": list(d.op), "name": list(d.name), "type": list(d.type), "layer": list(d.layer),
+        "block": list(d.block), "ne": d.ne.tolist(), "size_bytes": d.size_bytes,
+        "sources": [list(s) for s in d.sources], "executes": d.executes,
+    }  # fmt: skip

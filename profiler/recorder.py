@@ -1,0 +1,672 @@
+"""Record: execute a plan. Attach, read the rings, describe new graphs, cut windows, write batches. It analyses nothing.
+
+One thread, one loop. What must be quick (a graph that nobody has described yet) wakes it; everything else is done a
+few times a second, as every millisecond of ours is taken from a target that uses all processors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flowprof.profiler import host, ring
+from flowprof.profiler.decode import Decoded, Decoder, Window
+from flowprof.profiler.errors import FlowprofError, RecordingError
+from flowprof.profiler.graphs import FINGERPRINT, GraphBook, KnownGraph, graph_columns, live_modules, node_columns
+from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, make_plan
+from flowprof.profiler.probes_in_place import ProbesInPlace
+from flowprof.profiler.requests import Requests
+from flowprof.profiler.store import Recording
+from flowprof.profiler.target import Target, modules_of, open_target, threads_of
+from flowprof.profiler.windows import LONGEST_S, Controller, Seen
+
+READ_S = 0.25  # the rings are read so often at least
+WRITE_S = 1.0
+WRITE_ROWS = 250_000
+LOOK_S = 0.5  # targets are looked at so often
+TAIL_S = 0.02
+REQUEST_KINDS = (ring.REQUEST_POST, ring.REQUEST_RESULT, ring.REQUEST_DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for. budget: allowed slow-down as a fraction, None for `--full`."""
+
+    levels: tuple[str, ...] = LEVELS
+    budget: float | None = 0.01
+    duration_s: float | None = None
+    max_events: int | None = None
+    debug_dirs: tuple[str, ...] = ()
+    ring_shift: int | None = None
+    multi: bool | None = None
+    look_s: float = LOOK_S
+    command_line: str = ""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the recording stands. tokens: rows of logits computed, that is tokens generated."""
+
+    elapsed_s: float = 0.0
+    events: int = 0
+    tokens: int = 0
+    graphs: int = 0
+    lost: int = 0
+    tokens_per_s: float = 0.0
+    level: str = ""
+    ended_because: str = ""
+    first_event_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Process:
+    """One target while it is recorded."""
+
+    target: Target
+    pidfd: int
+    book: GraphBook
+    decoder: Decoder
+    requests: Requests
+    seen: set[tuple[int, int]]  # (inode, start) of every executable mapping looked at
+    sites: list[PlannedSite]
+    pending: list[np.ndarray] = field(default_factory=list)
+    threads: dict[int, int] = field(default_factory=dict)
+    layout_written: bool = False
+    ended_ns: int | None = None
+
+
+class Recorder:
+    """Records one plan into one recording."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        recording: Recording,
+        options: Options,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self._options = options
+        self._recording = recording
+        self._on_progress = on_progress
+        self._probes = ProbesInPlace(options.ring_shift, options.multi)
+        self._kernel = _kernel_version()
+        self._sites: list[PlannedSite] = list(plan.sites)
+        self._plan = plan
+        self._processes: dict[int, _Process] = {}
+        self._windows: list[Window] = []
+        self._next_window = 0
+        self._next_graph = 0
+        self._next_exec = 0
+        self._layout: object = None
+        self._queue: dict[str, list[dict[str, object]]] = {}
+        self._queued_rows = 0
+        self._written_at = self._read_at = self._looked_at = 0.0
+        self._hits: np.ndarray = np.zeros(1, np.int64)
+        self._cost: dict[str, float] = {}
+        self._drops = 0
+        self._threads = float(os.cpu_count() or 1)
+        self._busy_accounted = 0.0
+        self._op_events = 0
+        self.progress = Progress()
+        self._stop = ""
+        self._rate = (0.0, 0)
+
+    # -------------------------------------------------------------------- the loop
+
+    def stop(self, why: str) -> None:
+        """End the recording at the next turn of the loop (safe to call from a signal handler)."""
+        self._stop = self._stop or why
+
+    def run(self) -> Progress:
+        """Attach and record until the time is up, the targets have ended, or `stop` is called. Always detaches.
+
+        Raises BpfError, PermissionDeniedError when attaching fails; RecordingError when the file cannot be written.
+        """
+        began = time.monotonic()
+        self._began = began
+        try:
+            self._begin()
+            self._loop(began)
+        finally:
+            self._probes.close()
+        self._finish()
+        return self.progress
+
+    def _begin(self) -> None:
+        self._write_facts()
+        for target in self._plan.targets:
+            self._add_process(target)
+        usable = [site for site in self._sites if not site.refused]
+        self._probes.load(usable)
+        self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
+        cost = self._probes.measure_hit_cost()
+        self._cost = {
+            "emulated": cost.cheap_ns, "single-stepped": cost.stepped_ns, "return": cost.cheap_ns + cost.stepped_ns * 0.1,
+        }  # fmt: skip
+        self._recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))
+        self._recording.set_meta("cost_stepped_ns", round(cost.stepped_ns))
+        self._write_sites(self._sites)
+        self._open_window("token")
+
+    def _loop(self, began: float) -> None:
+        options = self._options
+        deep = tuple(level for level in ("op", "thread") if level in options.levels)
+        controller = Controller(deep, options.budget)
+        level, length = controller.next()
+        deadline = time.monotonic() + (length if not deep or level == "token" else 0.0)
+        while not self._stop:
+            now = time.monotonic()
+            end = began + options.duration_s if options.duration_s is not None else now + READ_S
+            rang = self._probes.doorbell.wait(min(deadline, end, now + READ_S) - now)
+            now = time.monotonic()
+            if rang or now - self._read_at >= READ_S or self._probes.rings.fill > 0.25 or now >= deadline:
+                self._take()
+                self._read_at = now
+            if now >= deadline:
+                level, deadline = self._turn(controller, now)
+            if now - self._written_at >= WRITE_S or self._queued_rows > WRITE_ROWS:
+                self._decode()
+                self._flush()
+                self._written_at = now
+            if now - self._looked_at >= options.look_s:
+                self._look(now)
+                self._looked_at = now
+            if options.duration_s is not None and now - began >= options.duration_s:
+                self.stop("the time is up")
+            if options.max_events is not None and self.progress.events >= options.max_events:
+                self.stop(f"--max-events {options.max_events} reached")
+
+    # -------------------------------------------------------------------- windows
+
+    def _turn(self, controller: Controller, now: float) -> tuple[str, float]:
+        """A window's time is up: account for it and open the next one, or stretch it."""
+        window = self._windows[-1]
+        self._decode()
+        busy = sum(p.book.layouts is not None for p in self._processes.values())
+        running = any(len(p.decoder.waiting) for p in self._processes.values())
+        age = (_now_ns() - window.start_ns) / 1e9
+        if window.level != "token" and not window.graphs and running and age < LONGEST_S:
+            return window.level, now + 0.05  # not one whole graph yet: a long prefill
+        idle = not window.graphs and not running
+        if not busy or (idle and window.level == "token" and age < 10 and self._options.budget is not None):
+            return window.level, now + 0.05
+        self._close_window()
+        controller.ended(Seen(window.level, self._busy_since(), self._spent(window)))
+        level, length = controller.next()
+        self._open_window(level)
+        return level, time.monotonic() + length
+
+    def _open_window(self, level: str) -> None:
+        if level != "token" and (not self._windows or self._windows[-1].level != level):
+            live = [site for p in self._processes.values() if p.ended_ns is None for site in p.sites]
+            self._probes.attach_deep(live, level)
+        self._hits = self._probes.site_hits(len(self._sites) + 1)
+        self._drops = self._probes.rings.drops
+        self._op_events = 0
+        start = _now_ns()
+        if self._windows and self._windows[-1].level == level and self._windows[-1].end_ns is not None:
+            start = self._windows[-1].end_ns  # nothing was detached in between
+        self._windows.append(Window(self._next_window, level, start))
+        self._next_window += 1
+        self.progress.level = level
+
+    def _close_window(self) -> None:
+        window = self._windows[-1]
+        window.end_ns = _now_ns()
+        keeps = self._options.budget is None and window.level != "token" and not self._stop
+        if window.level != "token" and not keeps:
+            self._probes.detach_deep()
+        self._take()
+        window.hits = int((self._probes.site_hits(len(self._sites) + 1) - self._hits).sum())
+        window.drops = self._probes.rings.drops - self._drops
+
+    def _spent(self, window: Window) -> float:
+        """Seconds that the window's probe hits took from each thread."""
+        delta = self._probes.site_hits(len(self._sites) + 1)[: len(self._hits)] - self._hits[: len(self._sites) + 1]
+        spent = 0.0
+        op_hits = 0
+        for site in self._sites:
+            if site.site_id < len(delta):
+                spent += float(delta[site.site_id]) * self._cost.get(site.cost_class, 0.0)
+                op_hits += int(delta[site.site_id]) if site.level == "op" else 0
+        known = max((len(p.threads) for p in self._processes.values()), default=0)
+        if window.level == "thread" and known:
+            self._threads = float(known)
+        elif window.level == "op" and self._op_events:
+            self._threads = max(1.0, op_hits / self._op_events)
+        return spent / 1e9 / max(self._threads, 1.0)
+
+    def _busy_since(self) -> float:
+        total = sum(w.busy_ns for w in self._windows) / 1e9 + self._busy_dropped
+        gained, self._busy_accounted = total - self._busy_accounted, total
+        return gained
+
+    _busy_dropped = 0.0
+
+    # -------------------------------------------------------------------- events
+
+    def _take(self) -> None:
+        """Read the rings, hand events to their processes, describe graphs that are new."""
+        events = self._probes.rings.read()
+        if not len(events):
+            return
+        if self.progress.first_event_s is None:
+            self.progress.first_event_s = time.monotonic() - self._began
+        self.progress.events += len(events)
+        pids = self._pid_of_site[np.minimum(events["site"], len(self._pid_of_site) - 1)]
+        self._op_events += int((events["kind"] == ring.OP).sum())
+        for pid, process in self._processes.items():
+            mine = events[pids == pid] if len(self._processes) > 1 else events
+            if not len(mine):
+                continue
+            asked = np.isin(mine["kind"], REQUEST_KINDS)
+            if asked.any():
+                process.requests.add(np.sort(mine[asked], order="at_ns"))
+                mine = mine[~asked]
+            self._describe_new(process, mine)
+            process.pending.append(mine)
+
+    def _describe_new(self, process: _Process, events: np.ndarray) -> None:
+        begins = events[events["kind"] == ring.GRAPH_BEGIN]
+        if not len(begins):
+            return
+        newest = begins[np.argmax(begins["at_ns"])]
+        if process.book.layouts is None:
+            ended = events[(events["kind"] == ring.GRAPH_END) & (events["at_ns"] >= newest["at_ns"])]
+            if not process.book.resolve(int(newest["a"])):
+                return
+            if not self._adopt_layout(process):
+                return
+            # The first graph was seen before its uid could be read: it is the one there now if it still runs.
+            if not len(ended):
+                key = process.book.current_uid(int(newest["a"]))
+                if key:
+                    events["b"][(events["kind"] == ring.GRAPH_BEGIN) & (events["at_ns"] == newest["at_ns"])] = key
+                    self._describe(process, key, int(newest["a"]))
+            return
+        for key in np.unique(begins["b"]).tolist():
+            if key and not process.book.is_described(key):
+                last = begins[begins["b"] == key][-1]
+                self._describe(process, key, int(last["a"]))
+
+    def _describe(self, process: _Process, key: int, cgraph: int) -> None:
+        graph = process.book.describe(key, cgraph)
+        if graph is None or graph.description is None:
+            return
+        if key & FINGERPRINT and process.book.layouts is not None:
+            watched = process.book.watched_node(graph.description)
+            if watched and watched != process.book.watched:
+                process.book.watched = watched
+                self._probes.set_layout(process.book.layouts, watched)  # keys change: graphs will be described again
+        self._probes.set_known(key)
+        self._write_graph(process, key, graph)
+
+    def _adopt_layout(self, process: _Process) -> bool:
+        layouts = process.book.layouts
+        if layouts is None:
+            return False
+        wanted = (layouts.graph, layouts.params, layouts.tensor.ne)
+        if self._layout is not None and self._layout != wanted:
+            process.book.trouble = "its build's struct layouts differ from the first target's: record it on its own"
+            process.book.layouts = None
+            return False
+        self._layout = wanted
+        self._probes.set_layout(layouts)
+        self._recording.set_meta("layout", layouts.version)
+        return True
+
+    def _decode(self, final: bool = False) -> None:
+        for process in self._processes.values():
+            if not process.pending and not len(process.decoder.waiting):
+                continue
+            events = np.concatenate(process.pending) if process.pending else np.empty(0, ring.EVENT)
+            process.pending.clear()
+            decoded = process.decoder.decode(events, self._windows, final)
+            self._queue_decoded(process, decoded)
+
+    def _queue_decoded(self, process: _Process, decoded: Decoded) -> None:
+        pid = process.target.pid
+        if decoded.graph_exec:
+            self._put("graph_exec", {**decoded.graph_exec, "pid": pid})
+            for graph_id in np.unique(decoded.graph_exec["graph_id"]).tolist():
+                self._write_undescribed(process, int(graph_id))
+        if decoded.op_exec:
+            self._put("op_exec", dict(decoded.op_exec))
+        process.threads.update(decoded.thread_index)
+        self.progress.graphs += decoded.graphs
+        self.progress.tokens += decoded.outputs
+        window_id = self._windows[-1].window_id
+        for place, count in (
+            ("undescribed_graph", decoded.undescribed),
+            ("unmatched_op", decoded.unmatched),
+            ("incomplete_graph", decoded.incomplete),
+        ):
+            if count:
+                self._put("loss", {"window_id": [window_id], "place": [place], "events": [count]})
+
+    # -------------------------------------------------------------------- targets
+
+    def _add_process(self, target: Target) -> None:
+        pid = target.pid
+        modules = live_modules((m for m, _, _ in self._plan.modules if m.pid == pid), self._options.debug_dirs)
+        base = [m for m in target.with_marker(b"ggml_op_name")]
+        known = {m.open_path for m, _, _ in self._plan.modules if m.pid == pid}
+        modules += live_modules((m for m in base if m.open_path not in known), self._options.debug_dirs)
+        book = GraphBook(pid, modules, self._new_graph_id)
+        old = self._processes.get(pid)
+        self._processes[pid] = _Process(
+            target, old.pidfd if old else os.pidfd_open(pid), book, Decoder(book.get, self._new_exec_ids),
+            old.requests if old else Requests(pid),
+            {(m.inode, m.mappings[0].start) for m in target.modules},
+            [site for site in self._sites if site.pid == pid],
+        )  # fmt: skip
+        self._pid_of_site = np.zeros(max((s.site_id for s in self._sites), default=0) + 2, np.int64)
+        for site in self._sites:
+            self._pid_of_site[site.site_id] = site.pid
+
+    def _look(self, now: float) -> None:
+        """Has a target ended, loaded a library, or started another program?"""
+        import select
+
+        poll = select.poll()
+        for process in self._processes.values():
+            if process.ended_ns is None:
+                poll.register(process.pidfd, select.POLLIN)
+        gone = {fd for fd, _ in poll.poll(0)}
+        for pid, process in list(self._processes.items()):
+            if process.ended_ns is not None:
+                continue
+            if process.pidfd in gone:
+                process.ended_ns = _now_ns()
+                self._note(pid, "exit", "the process ended")
+            else:
+                self._look_at_modules(process)
+        if all(p.ended_ns is not None for p in self._processes.values()):
+            self.stop("the target ended")
+        elapsed, tokens = now - self._began, self.progress.tokens
+        before, had = self._rate
+        self.progress.tokens_per_s = (tokens - had) / max(elapsed - before, 1e-9)
+        self._rate = (elapsed, tokens)
+        self.progress.elapsed_s = elapsed
+        self.progress.lost = self._probes.rings.drops
+        self._on_progress(self.progress)
+
+    def _look_at_modules(self, process: _Process) -> None:
+        try:
+            modules = modules_of(process.target.pid)
+        except FlowprofError:
+            return
+        fresh = [m for m in modules if (m.inode, m.mappings[0].start) not in process.seen]
+        if not fresh:
+            return
+        process.seen.update((m.inode, m.mappings[0].start) for m in fresh)
+        try:
+            target = open_target(process.target.pid)
+            plan = make_plan([target], self._kernel, debug_dirs=self._options.debug_dirs, first_site=self._next_site())
+        except FlowprofError:
+            return
+        placed = {(s.module.inode, s.offset, s.probe.id, s.probe.program) for s in process.sites}
+        new = [s for s in plan.sites if (s.module.inode, s.offset, s.probe.id, s.probe.program) not in placed]
+        fresh_inodes = {m.inode for m in fresh}
+        if not new and not any(s.module.inode in fresh_inodes for s in process.sites):
+            return
+        names = ", ".join(sorted({s.module.path for s in new}) or [target.exe])
+        self._note(target.pid, "load" if new else "exec", names)
+        self._plan = Plan(
+            self._plan.targets, self._plan.sites + plan.sites,
+            tuple(x for x in self._plan.ladders if x.pid != target.pid) + plan.ladders,
+            tuple(x for x in self._plan.modules if x[0].pid != target.pid) + plan.modules,
+        )  # fmt: skip
+        self._sites += new
+        self._add_process(target)
+        self._processes[target.pid].seen.update(process.seen)
+        usable = [site for site in new if not site.refused]
+        self._probes.load(usable)
+        self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
+        self._write_sites(new)
+        self._write_modules(plan)
+
+    def _next_site(self) -> int:
+        return max((s.site_id for s in self._sites), default=0) + 1
+
+    def _new_graph_id(self) -> int:
+        self._next_graph += 1
+        return self._next_graph
+
+    def _new_exec_ids(self, count: int) -> int:
+        first = self._next_exec
+        self._next_exec += count
+        return first
+
+    # -------------------------------------------------------------------- writing
+
+    def _put(self, table: str, columns: dict[str, object]) -> None:
+        self._queue.setdefault(table, []).append(columns)
+        first = next(iter(columns.values()))
+        self._queued_rows += len(first) if hasattr(first, "__len__") and not isinstance(first, str) else 1
+
+    def _note(self, pid: int, what: str, detail: str) -> None:
+        self._put("event_note", {"at_ns": [_now_ns()], "pid": [pid], "what": [what], "detail": [detail]})
+
+    def _write_graph(self, process: _Process, key: int, graph: KnownGraph) -> None:
+        self._put("graph", graph_columns(graph, process.target.pid, key))
+        self._put("graph_node", node_columns(graph))
+        d = graph.description
+        if d is not None and not process.book.model_written and d.model.parameters:
+            process.book.model_written = True
+            m = d.model
+            types = ", ".join(f"{name} {size * 100 // max(m.weight_bytes, 1)} %" for name, size in m.weight_types)
+            self._put("model", {
+                "pid": [process.target.pid], "parameters": [m.parameters], "layers": [m.layers],
+                "embedding": [m.embedding], "vocabulary": [m.vocabulary], "experts": [m.experts],
+                "weight_bytes": [m.weight_bytes], "weight_types": [types],
+            })  # fmt: skip
+
+    def _write_undescribed(self, process: _Process, graph_id: int) -> None:
+        key = process.book.undescribed_key(graph_id)
+        if key is not None:
+            graph = process.book.get(key)
+            self._put("graph", graph_columns(graph, process.target.pid, key))
+
+    def _flush(self, final: bool = False) -> None:
+        """One transaction with everything that is queued, the finished windows and requests."""
+        settled = [w for w in self._windows[:-1] if w.end_ns is not None] if not final else self._windows
+        for process in self._processes.values():
+            done = process.requests.take(final)
+            if done["pid"]:
+                self._put("request", done)  # type: ignore[arg-type]
+        horizon = min((p.decoder.horizon() for p in self._processes.values()), default=0)
+        for window in settled:
+            if final or (window.end_ns is not None and window.end_ns < horizon):
+                self._put("probe_window", {
+                    "window_id": [window.window_id], "level": [window.level], "start_ns": [window.start_ns],
+                    "end_ns": [window.end_ns], "graphs": [window.graphs], "tokens": [window.tokens],
+                    "hits": [window.hits], "losses": [window.drops],
+                })  # fmt: skip
+                if window.drops:
+                    self._put("loss", {"window_id": [window.window_id], "place": ["ring"], "events": [window.drops]})
+                self._busy_dropped += window.busy_ns / 1e9
+                self._windows.remove(window) if window is not self._windows[-1] else None
+        if not self._queue:
+            return
+        with self._recording.batch():
+            for table, parts in self._queue.items():
+                for columns in _joined(parts):
+                    self._recording.append(table, columns)
+        self._queue.clear()
+        self._queued_rows = 0
+
+    def _write_facts(self) -> None:
+        meta = {
+            **host.facts(),
+            "flowprof_version": _version(),
+            "command_line": self._options.command_line,
+            "levels": ",".join(self._options.levels),
+            "budget": "" if self._options.budget is None else str(self._options.budget),
+            "full": "yes" if self._options.budget is None else "no",
+            "attach": "uprobe_multi" if self._probes.multi else "perf_event",
+            "started_ns": _now_ns(),
+            "started_unix_ns": time.time_ns(),
+        }
+        for key, value in meta.items():
+            self._recording.set_meta(key, value)
+        self._write_rung()
+        for target in self._plan.targets:
+            self._put("process", {
+                "pid": [target.pid], "ppid": [target.ppid], "uid": [target.uid], "exe": [target.exe],
+                "cmdline": [target.cmdline[:4096]],
+                "started_ns": [_now_ns() - int((time.time() - target.started_at) * 1e9)],
+                "cpus_allowed": [_cpus_allowed(target.pid)],
+            })  # fmt: skip
+        self._write_modules(self._plan)
+
+    def _write_rung(self) -> None:
+        steps = []
+        for ladder in self._plan.ladders:
+            if ladder.engine == "ggml" and (ladder.level in self._options.levels):
+                steps.append(f"{ladder.level}: {ladder.rung or 'not possible'}")
+        self._recording.set_meta("rung", "; ".join(steps))
+        missing = [f"{x.level}: {m}" for x in self._plan.ladders for m in x.missing if x.engine == "ggml"]
+        self._recording.set_meta("rung_reason", "; ".join(missing)[:2000])
+
+    def _write_modules(self, plan: Plan) -> None:
+        for number, (module, engine, build_id) in enumerate(plan.modules, 1):
+            self._put("module", {
+                "module_id": [number], "pid": [module.pid], "path": [module.path], "build_id": [build_id],
+                "engine": [engine], "size_bytes": [_size(module.open_path)],
+            })  # fmt: skip
+
+    def _write_sites(self, sites: Sequence[PlannedSite]) -> None:
+        numbers = {(m.pid, m.inode): n for n, (m, _, _) in reversed(list(enumerate(self._plan.modules, 1)))}
+        wanted = {"token", "graph", *self._options.levels}
+        for site in sites:
+            status = "refused" if site.refused else ("attached" if site.level in wanted else "planned")
+            self._put("probe_site", {
+                "site_id": [site.site_id], "module_id": [numbers.get((site.pid, site.module.inode))],
+                "probe": [site.probe.id], "level": [site.level], "kind": [site.probe.kind], "symbol": [site.symbol],
+                "file_offset": [site.offset], "instruction": [site.instruction], "cost_class": [site.cost_class],
+                "status": [status], "reason": [site.reason], "hits": [0], "cost_ns": [self._cost.get(site.cost_class)],
+            })  # fmt: skip
+
+    def _finish(self) -> None:
+        """The last batch: what the rings still hold, windows, hits, threads, and the word that the end was clean."""
+        self._close_window_for_good()
+        self._decode(final=True)
+        if self._probes.thread_table_full:
+            lost = self._probes.thread_table_full
+            self._put("loss", {"window_id": [self._windows[-1].window_id], "place": ["thread_table"], "events": [lost]})
+        for pid, process in self._processes.items():
+            names = {**{t: "" for t in process.threads}, **threads_of(pid)}
+            self._put("thread", {
+                "pid": [pid] * len(names), "tid": list(names), "comm": list(names.values()),
+                "ith": [process.threads.get(t) for t in names],
+            })  # fmt: skip
+            if process.book.trouble and process.book.layouts is None:
+                self._note(pid, "layout unknown", process.book.trouble)
+        self._flush(final=True)
+        hits = self._probes.site_hits(len(self._sites) + 1)
+        with self._recording.batch():
+            for site in self._sites:
+                if not site.refused:
+                    self._recording.execute(
+                        "UPDATE probe_site SET hits = ? WHERE site_id = ?", [int(hits[site.site_id]), site.site_id]
+                    )
+            for pid, process in self._processes.items():
+                if process.ended_ns is not None:
+                    self._recording.execute("UPDATE process SET ended_ns = ? WHERE pid = ?", [process.ended_ns, pid])
+            # A node that was never visited while its graph's operators were recorded is fused into another.
+            self._recording.execute(_SETTLE_FUSED)
+            self._recording.execute(_COUNT_OPERATORS)
+            for key, value in (
+                ("stopped_ns", _now_ns()), ("stopped_unix_ns", time.time_ns()),
+                ("ended_because", self._stop), ("clean_end", "yes"),
+            ):  # fmt: skip
+                self._recording.set_meta(key, value)
+        self.progress.lost = self._probes.rings.drops
+        self.progress.elapsed_s = time.monotonic() - self._began
+        self.progress.ended_because = self._stop
+
+    def _close_window_for_good(self) -> None:
+        window = self._windows[-1]
+        window.end_ns = window.end_ns or _now_ns()
+        time.sleep(TAIL_S)
+        self._take()
+        window.hits = int((self._probes.site_hits(len(self._sites) + 1)[: len(self._hits)] - self._hits).sum())
+        window.drops = self._probes.rings.drops - self._drops
+
+
+_SETTLE_FUSED = """
+UPDATE graph_node SET executes = false FROM (
+    SELECT graph_id, list(DISTINCT node_index) AS visited
+    FROM op_exec JOIN graph_exec USING (exec_id) WHERE level <> 'token' AND ith = 0 GROUP BY graph_id
+) seen
+WHERE graph_node.graph_id = seen.graph_id AND executes AND NOT list_contains(seen.visited, node_index)
+"""
+_COUNT_OPERATORS = """
+UPDATE graph SET operators = n FROM (
+    SELECT graph_id, count(*) AS n FROM graph_node WHERE executes GROUP BY graph_id
+) counted WHERE graph.graph_id = counted.graph_id
+"""
+
+
+def _joined(parts: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Parts with the same columns as one, so that a table gets one insert."""
+    if len(parts) == 1:
+        return parts
+    groups: dict[tuple[str, ...], list[dict[str, object]]] = {}
+    for part in parts:
+        groups.setdefault(tuple(part), []).append(part)
+    out: list[dict[str, object]] = []
+    for names, group in groups.items():
+        merged: dict[str, object] = {}
+        for name in names:
+            values = [part[name] for part in group]
+            if all(isinstance(v, np.ma.MaskedArray) for v in values):
+                merged[name] = np.ma.concatenate(values)  # type: ignore[no-untyped-call]
+            elif all(isinstance(v, np.ndarray) for v in values):
+                merged[name] = np.concatenate(values)  # type: ignore[arg-type]
+            elif all(isinstance(v, list | np.ndarray) for v in values):
+                merged[name] = [x for v in values for x in v]  # type: ignore[attr-defined]
+            else:
+                out += group
+                break
+        else:
+            out.append(merged)
+    return out
+
+
+def _now_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _cpus_allowed(pid: int) -> int | None:
+    try:
+        return len(os.sched_getaffinity(pid))
+    except OSError:
+        return None
+
+
+def _version() -> str:
+    from flowprof.profiler import __version__
+
+    return __version__
+
+
+def _kernel_version() -> tuple[int, int]:
+    from flowprof.profiler import kernel
+
+    return kernel.version()
+
+
+__all__ = ["Options", "Progress", "Recorder", "RecordingError"]

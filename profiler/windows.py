@@ -1,0 +1,78 @@
+"""Which probes are attached when: the budget controller. Pure: it is told what happened and says what comes next.
+
+A deep window (op or thread level) costs the target the time of its probe hits: hits x cost of a hit / threads. The
+controller keeps an account: every second in which graphs run earns `budget` seconds, every deep window spends what its
+hits cost. A deep window opens when the account covers what it will probably spend, so a slow target (few operators a
+second) is looked at deeply half of the time, a fast one rarely, and a target whose speed changes is followed. Deep and
+shallow (token) windows alternate, so that the recording's own slow-down can be measured from neighbours.
+
+Without a budget (`--full`) the deepest level stays on and windows are mere bookkeeping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SHALLOW_S = 0.2  # shortest shallow window between two deep ones
+DEEP_S = (0.1, 0.5)  # shortest and longest deep window, before it is stretched to hold one whole graph
+LONGEST_S = 20.0  # a deep window waits at most so long for its first whole graph
+FULL_S = 1.0
+INITIAL_CREDIT_S = 2.0  # the account opens with what this many busy seconds would earn
+PRIOR_SLOWDOWN = {"op": 0.05, "thread": 0.15}  # what a level costs per busy second until it has been seen
+MARGIN = 0.85  # part of the budget that is spent: the cost of a hit is itself an estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What happened in a window that has ended. busy_s: time in which graphs ran; spent_s: hits x cost / threads."""
+
+    level: str
+    busy_s: float
+    spent_s: float
+
+
+@dataclass(slots=True)
+class Controller:
+    """levels: the deep levels that can be attached, among op and thread; budget: fraction, None for `--full`."""
+
+    levels: tuple[str, ...]
+    budget: float | None
+    credit_s: float = 0.0
+    _turn: int = 0
+    _slowdown: dict[str, float] = field(default_factory=lambda: dict(PRIOR_SLOWDOWN))
+    _last: str = ""
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            self.credit_s = INITIAL_CREDIT_S * self.budget * MARGIN
+
+    def next(self) -> tuple[str, float]:
+        """The level of the next window and how long it should last (seconds)."""
+        if not self.levels:
+            return "token", FULL_S
+        if self.budget is None:
+            return self.levels[-1], FULL_S
+        level = self.levels[self._turn % len(self.levels)]
+        affordable_s = self.credit_s / self._slowdown[level]
+        if self._last == "token" and affordable_s >= DEEP_S[0]:
+            self._turn += 1
+            self._last = level
+            return level, min(DEEP_S[1], affordable_s)
+        self._last = "token"
+        return "token", SHALLOW_S
+
+    def ended(self, seen: Seen) -> None:
+        """Account for a window."""
+        if self.budget is None:
+            return
+        earned = self.budget * MARGIN * seen.busy_s
+        self.credit_s = min(self.credit_s + earned, max(INITIAL_CREDIT_S, 5.0) * self.budget)
+        if seen.level in self._slowdown:
+            self.credit_s -= seen.spent_s
+            if seen.busy_s > 0.01:
+                measured = max(seen.spent_s / seen.busy_s, 1e-4)
+                self._slowdown[seen.level] = 0.5 * self._slowdown[seen.level] + 0.5 * measured
+
+    def slowdown(self, level: str) -> float:
+        """What a level costs, as a fraction of busy time, as far as is known now."""
+        return self._slowdown.get(level, 0.0)
