@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Protocol
 
-from flowprof.profiler.commands import demo, doctor, query, report
+from flowprof.profiler.commands import attach, demo, doctor, list_probes, query, report, run
 from flowprof.profiler.errors import FlowprofError
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -35,6 +35,9 @@ class Verb(Protocol):
 
 
 VERBS: tuple[Verb, ...] = (
+    attach,
+    run,
+    list_probes,
     report,
     query,
     doctor,

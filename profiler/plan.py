@@ -17,7 +17,7 @@ from flowprof.profiler.elf import ElfError, ElfFile, Symbol
 from flowprof.profiler.errors import FlowprofError, NothingToProfileError
 from flowprof.profiler.probe_cost import Kernel
 from flowprof.profiler.sites import CostClass, NoSite, Site, call_sites, choose_entry_site, return_site
-from flowprof.profiler.target import Module, Target, describe_modules
+from flowprof.profiler.target import Module, Target, contains, describe_modules
 
 LEVELS = ("token", "graph", "op", "thread")
 _MAX_SITES_PER_PROBE = 400
@@ -110,6 +110,11 @@ def make_plan(
                 sites += chosen
     numbered = tuple(replace(site, site_id=first_site + i) for i, site in enumerate(sites))
     return Plan(tuple(targets), numbered, tuple(ladders), tuple(modules))
+
+
+def holds_engine(module: Module) -> bool:
+    """A cheap first look at one file: may it hold an engine?"""
+    return any(contains(module.open_path, engine.marker) for engine in ENGINES)
 
 
 def require_engine(plan: Plan) -> None:

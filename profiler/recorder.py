@@ -17,7 +17,7 @@ from flowprof.profiler import host, ring
 from flowprof.profiler.decode import Decoded, Decoder, Window
 from flowprof.profiler.errors import FlowprofError, RecordingError
 from flowprof.profiler.graphs import FINGERPRINT, GraphBook, KnownGraph, graph_columns, live_modules, node_columns
-from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, make_plan
+from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, holds_engine, make_plan
 from flowprof.profiler.probes_in_place import ProbesInPlace
 from flowprof.profiler.requests import Requests
 from flowprof.profiler.store import Recording
@@ -45,6 +45,7 @@ class Options:
     multi: bool | None = None
     look_s: float = LOOK_S
     command_line: str = ""
+    release: Callable[[], None] = lambda: None  # called once the probes are in place: lets a held child go
 
 
 @dataclass(slots=True)
@@ -132,6 +133,8 @@ class Recorder:
             self._begin()
             self._loop(began)
         finally:
+            if self._windows:  # before detaching: a graph that ends while probes come off is not wholly covered
+                self._windows[-1].end_ns = _now_ns()
             self._probes.close()
         self._finish()
         return self.progress
@@ -140,9 +143,6 @@ class Recorder:
         self._write_facts()
         for target in self._plan.targets:
             self._add_process(target)
-        usable = [site for site in self._sites if not site.refused]
-        self._probes.load(usable)
-        self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
         cost = self._probes.measure_hit_cost()
         self._cost = {
             "emulated": cost.cheap_ns, "single-stepped": cost.stepped_ns, "return": cost.cheap_ns + cost.stepped_ns * 0.1,
@@ -150,7 +150,11 @@ class Recorder:
         self._recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))
         self._recording.set_meta("cost_stepped_ns", round(cost.stepped_ns))
         self._write_sites(self._sites)
+        usable = [site for site in self._sites if not site.refused]
+        self._probes.load(usable)
+        self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
         self._open_window("token")
+        self._options.release()
 
     def _loop(self, began: float) -> None:
         options = self._options
@@ -161,7 +165,7 @@ class Recorder:
         while not self._stop:
             now = time.monotonic()
             end = began + options.duration_s if options.duration_s is not None else now + READ_S
-            rang = self._probes.doorbell.wait(min(deadline, end, now + READ_S) - now)
+            rang = self._probes.doorbell.wait(min(deadline, end, now + min(READ_S, options.look_s)) - now)
             now = time.monotonic()
             if rang or now - self._read_at >= READ_S or self._probes.rings.fill > 0.25 or now >= deadline:
                 self._take()
@@ -172,7 +176,8 @@ class Recorder:
                 self._decode()
                 self._flush()
                 self._written_at = now
-            if now - self._looked_at >= options.look_s:
+            look_s = LOOK_S if any(p.sites for p in self._processes.values()) else options.look_s
+            if now - self._looked_at >= look_s:
                 self._look(now)
                 self._looked_at = now
             if options.duration_s is not None and now - began >= options.duration_s:
@@ -404,6 +409,9 @@ class Recorder:
         if not fresh:
             return
         process.seen.update((m.inode, m.mappings[0].start) for m in fresh)
+        planned = {s.module.inode for s in process.sites}
+        if not any(m.inode in planned or holds_engine(m) for m in fresh):
+            return
         try:
             target = open_target(process.target.pid)
             plan = make_plan([target], self._kernel, debug_dirs=self._options.debug_dirs, first_site=self._next_site())

@@ -55,7 +55,7 @@ class Target:
 
     def with_marker(self, marker: bytes) -> list[Module]:
         """The modules whose file contains `marker`."""
-        return [module for module in self.modules if _contains(module.open_path, marker)]
+        return [module for module in self.modules if contains(module.open_path, marker)]
 
 
 def open_target(pid: int) -> Target:
@@ -150,7 +150,8 @@ def describe_modules(modules: Iterable[Module], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _contains(path: str, marker: bytes) -> bool:
+def contains(path: str, marker: bytes) -> bool:
+    """Whether the file at `path` contains `marker`; False when it cannot be read."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
             return data.find(marker) >= 0
