@@ -21,7 +21,7 @@ from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, holds_engine, make
 from flowprof.profiler.probes_in_place import ProbesInPlace
 from flowprof.profiler.requests import Requests
 from flowprof.profiler.store import Recording
-from flowprof.profiler.target import Target, modules_of, open_target, threads_of
+from flowprof.profiler.target import Target, mapped_model, modules_of, open_target, threads_of
 from flowprof.profiler.windows import LONGEST_S, Controller, Seen
 
 READ_S = 0.25  # the rings are read so often at least
@@ -29,6 +29,7 @@ WRITE_S = 1.0
 WRITE_ROWS = 250_000
 LOOK_S = 0.5  # targets are looked at so often
 TAIL_S = 0.02
+_NEVER = np.iinfo(np.int64).max
 REQUEST_KINDS = (ring.REQUEST_POST, ring.REQUEST_RESULT, ring.REQUEST_DONE)
 
 
@@ -143,6 +144,7 @@ class Recorder:
         self._write_facts()
         for target in self._plan.targets:
             self._add_process(target)
+        self._write_modules(self._plan)
         cost = self._probes.measure_hit_cost()
         self._cost = {
             "emulated": cost.cheap_ns, "single-stepped": cost.stepped_ns, "return": cost.cheap_ns + cost.stepped_ns * 0.1,
@@ -191,14 +193,17 @@ class Recorder:
         """A window's time is up: account for it and open the next one, or stretch it."""
         window = self._windows[-1]
         self._decode()
-        busy = sum(p.book.layouts is not None for p in self._processes.values())
-        running = any(len(p.decoder.waiting) for p in self._processes.values())
+        live = [p for p in self._processes.values() if p.ended_ns is None]
+        running_since = min((p.decoder.horizon() for p in live), default=0)
         age = (_now_ns() - window.start_ns) / 1e9
-        if window.level != "token" and not window.graphs and running and age < LONGEST_S:
-            return window.level, now + 0.05  # not one whole graph yet: a long prefill
-        idle = not window.graphs and not running
-        if not busy or (idle and window.level == "token" and age < 10 and self._options.budget is not None):
-            return window.level, now + 0.05
+        if not any(p.book.layouts is not None for p in live):
+            return window.level, now + 0.05  # no graph has been seen: what would be recorded could not be read
+        if window.level != "token" and self._options.budget is not None:
+            idle = running_since == _NEVER
+            if not window.graphs and (idle or age < LONGEST_S):
+                return window.level, now + 0.05  # not one whole graph yet: an idle server, or a long prefill
+            if not idle and running_since >= window.start_ns and age < LONGEST_S:
+                return window.level, now + 0.002  # a graph that began here may end here
         self._close_window()
         controller.ended(Seen(window.level, self._busy_since(), self._spent(window)))
         level, length = controller.next()
@@ -281,18 +286,9 @@ class Recorder:
             return
         newest = begins[np.argmax(begins["at_ns"])]
         if process.book.layouts is None:
-            ended = events[(events["kind"] == ring.GRAPH_END) & (events["at_ns"] >= newest["at_ns"])]
-            if not process.book.resolve(int(newest["a"])):
+            if not process.book.resolve(int(newest["a"])) or not self._adopt_layout(process, events):
                 return
-            if not self._adopt_layout(process):
-                return
-            # The first graph was seen before its uid could be read: it is the one there now if it still runs.
-            if not len(ended):
-                key = process.book.current_uid(int(newest["a"]))
-                if key:
-                    events["b"][(events["kind"] == ring.GRAPH_BEGIN) & (events["at_ns"] == newest["at_ns"])] = key
-                    self._describe(process, key, int(newest["a"]))
-            return
+            begins = events[events["kind"] == ring.GRAPH_BEGIN]
         for key in np.unique(begins["b"]).tolist():
             if key and not process.book.is_described(key):
                 last = begins[begins["b"] == key][-1]
@@ -310,17 +306,28 @@ class Recorder:
         self._probes.set_known(key)
         self._write_graph(process, key, graph)
 
-    def _adopt_layout(self, process: _Process) -> bool:
+    def _expect_layout(self, process: _Process) -> None:
+        """Before the first graph: let the programs read through the layout that is most probable."""
+        expected = process.book.prepare()
+        if expected is not None and self._layout is None:
+            self._layout = (expected.graph, expected.params, expected.tensor.ne)
+            self._probes.set_layout(expected)
+
+    def _adopt_layout(self, process: _Process, events: np.ndarray) -> bool:
+        """A live graph has shown the layout: keys read through another one are worth nothing."""
         layouts = process.book.layouts
         if layouts is None:
             return False
         wanted = (layouts.graph, layouts.params, layouts.tensor.ne)
-        if self._layout is not None and self._layout != wanted:
-            process.book.trouble = "its build's struct layouts differ from the first target's: record it on its own"
-            process.book.layouts = None
-            return False
-        self._layout = wanted
-        self._probes.set_layout(layouts)
+        if self._layout != wanted:
+            if any(p.book.layouts is not None for p in self._processes.values() if p is not process):
+                process.book.trouble = "its build's struct layouts differ from the first target's: record it on its own"
+                process.book.layouts = None
+                return False
+            for part in (events, *process.pending):
+                part["b"][part["kind"] == ring.GRAPH_BEGIN] = 0
+            self._layout = wanted
+            self._probes.set_layout(layouts)
         self._recording.set_meta("layout", layouts.version)
         return True
 
@@ -372,6 +379,7 @@ class Recorder:
         self._pid_of_site = np.zeros(max((s.site_id for s in self._sites), default=0) + 2, np.int64)
         for site in self._sites:
             self._pid_of_site[site.site_id] = site.pid
+        self._expect_layout(self._processes[pid])
 
     def _look(self, now: float) -> None:
         """Has a target ended, loaded a library, or started another program?"""
@@ -469,7 +477,7 @@ class Recorder:
             m = d.model
             types = ", ".join(f"{name} {size * 100 // max(m.weight_bytes, 1)} %" for name, size in m.weight_types)
             self._put("model", {
-                "pid": [process.target.pid], "parameters": [m.parameters], "layers": [m.layers],
+                "pid": [process.target.pid], "name": [mapped_model(process.target.pid)], "parameters": [m.parameters], "layers": [m.layers],
                 "embedding": [m.embedding], "vocabulary": [m.vocabulary], "experts": [m.experts],
                 "weight_bytes": [m.weight_bytes], "weight_types": [types],
             })  # fmt: skip
@@ -482,7 +490,7 @@ class Recorder:
 
     def _flush(self, final: bool = False) -> None:
         """One transaction with everything that is queued, the finished windows and requests."""
-        settled = [w for w in self._windows[:-1] if w.end_ns is not None] if not final else self._windows
+        settled = list(self._windows) if final else [w for w in self._windows[:-1] if w.end_ns is not None]
         for process in self._processes.values():
             done = process.requests.take(final)
             if done["pid"]:
@@ -530,7 +538,6 @@ class Recorder:
                 "started_ns": [_now_ns() - int((time.time() - target.started_at) * 1e9)],
                 "cpus_allowed": [_cpus_allowed(target.pid)],
             })  # fmt: skip
-        self._write_modules(self._plan)
 
     def _write_rung(self) -> None:
         steps = []
@@ -545,7 +552,8 @@ class Recorder:
         for number, (module, engine, build_id) in enumerate(plan.modules, 1):
             self._put("module", {
                 "module_id": [number], "pid": [module.pid], "path": [module.path], "build_id": [build_id],
-                "engine": [engine], "size_bytes": [_size(module.open_path)],
+                "engine": [engine], "engine_version": [self._processes[module.pid].book.version if engine == "ggml" else None],
+                "size_bytes": [_size(module.open_path)],
             })  # fmt: skip
 
     def _write_sites(self, sites: Sequence[PlannedSite]) -> None:
