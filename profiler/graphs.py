@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowprof.profiler.describe import GraphChanged, GraphDescription, describe_graph
+from flowprof.profiler.dwarf import dwarf_layouts
 from flowprof.profiler.errors import FlowprofError
 from flowprof.profiler.layout import Layouts, LayoutUnknown, resolve_layout
+from flowprof.profiler.layout_table import KNOWN
 from flowprof.profiler.memory import Memory
-from flowprof.profiler.names import LiveModule, NamesUnknown, OpNames, read_names
+from flowprof.profiler.names import LiveModule, NamesUnknown, OpNames, read_names, read_version
 from flowprof.profiler.plan import open_elf
 from flowprof.profiler.target import Module
 
@@ -60,6 +62,7 @@ class GraphBook:
         self.trouble = ""  # why graphs cannot be described, in words
         self.model_written = False
         self.watched = 0
+        self.version: str | None = None  # as the engine says
         self._memory = Memory(pid)
         self._modules = modules
         self._names: OpNames | None = None
@@ -68,6 +71,23 @@ class GraphBook:
         self._known: OrderedDict[int, KnownGraph] = OrderedDict()
         self._unknown: dict[int, KnownGraph] = {}
         self._written: set[int] = set()
+
+    def prepare(self) -> Layouts | None:
+        """Do ahead what needs no graph: names, debug information. Returns the layout to expect (not yet verified).
+
+        With it the programs can tell graphs apart from the first one on; should the live graph say otherwise, what was
+        read through it is thrown away.
+        """
+        try:
+            self._names = read_names(self._memory, self._modules)
+            self.version = read_version(self._memory, self._modules)
+        except FlowprofError as error:
+            self.trouble = error.message
+        stated = dwarf_layouts(self._modules, KNOWN)
+        expected = stated[0] if stated else KNOWN[0]
+        if not any(module.elf.symbols().get("ggml_graph_next_uid") for module in self._modules):
+            expected = replace(expected, graph=replace(expected.graph, uid=None))
+        return expected if self._modules else None
 
     def get(self, key: int) -> KnownGraph:
         """The graph of `key`; an undescribed one gets a number of its own."""

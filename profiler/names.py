@@ -127,6 +127,19 @@ def _locate(memory: Memory, modules: Sequence[LiveModule], name: str, accessor: 
     return None
 
 
+def read_version(memory: Memory, modules: Sequence[LiveModule]) -> str | None:
+    """What `ggml_version()` and `ggml_commit()` would return, read from the strings whose addresses they load."""
+    found = []
+    for accessor in ("ggml_version", "ggml_commit"):
+        location = _locate(memory, modules, accessor + "_string", accessor)
+        if location is None:
+            continue
+        (text,) = memory.read_strings(np.array([location[0]], np.uint64), 64)
+        if text and text.isprintable():
+            found.append(text)
+    return " ".join(found) or None
+
+
 def loaded_address(code: bytes, address: int, machine: str) -> int | None:
     """The address that a short accessor function loads: the start of the table that it indexes. None when not seen."""
     if machine == "aarch64":

@@ -143,6 +143,22 @@ def threads_of(pid: int) -> dict[int, str]:
     return names
 
 
+def mapped_model(pid: int) -> str | None:
+    """The name of the largest .gguf file that `pid` has mapped; None when it maps none (or loads without mmap)."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            lines = file.read(_MAX_MAPS_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    sizes: dict[str, int] = {}
+    for line in lines:
+        parts = line.split(maxsplit=5)
+        if len(parts) == 6 and parts[5].endswith(".gguf"):
+            start, end = (int(x, 16) for x in parts[0].split("-"))
+            sizes[parts[5]] = sizes.get(parts[5], 0) + end - start
+    return Path(max(sizes, key=lambda name: sizes[name])).name[:200] if sizes else None
+
+
 def describe_modules(modules: Iterable[Module], limit: int = 12) -> str:
     """The names of the modules looked at, for a message."""
     names = sorted({Path(module.path).name for module in modules})

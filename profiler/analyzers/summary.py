@@ -25,7 +25,7 @@ MODULE_SQL = f"""
 SELECT path, engine, engine_version, build_id, size_bytes FROM module ORDER BY module_id LIMIT {MAX_ROWS}
 """
 MODEL_SQL = f"""
-SELECT architecture, parameters, layers, embedding, vocabulary, experts, weight_bytes, weight_types
+SELECT coalesce(name, architecture), parameters, layers, embedding, vocabulary, experts, weight_bytes, weight_types
 FROM model LIMIT {MAX_ROWS}
 """
 PROCESS_SQL = f"""

@@ -31,7 +31,9 @@ CREATE TABLE module (          -- a binary in which an engine was found
 );
 
 CREATE TABLE model (           -- what the graphs say about the model that ran
-    pid INTEGER, architecture VARCHAR, parameters BIGINT, layers INTEGER, embedding INTEGER, vocabulary INTEGER,
+    pid INTEGER,
+    name VARCHAR,              -- of the .gguf file that the process has mapped; NULL unknown
+    architecture VARCHAR, parameters BIGINT, layers INTEGER, embedding INTEGER, vocabulary INTEGER,
     experts INTEGER, weight_bytes BIGINT, weight_types VARCHAR
 );
 

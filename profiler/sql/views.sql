@@ -58,7 +58,8 @@ FROM graph_duration WHERE phase = 'decode';
 CREATE OR REPLACE VIEW request_duration AS  -- one row per llama-server task
 SELECT
     pid, task_id, slot,
-    first_result_ns - posted_ns AS ttft_ns, -- time to the first answer, ns; NULL when posted before the recording
+    CASE WHEN results > 1 THEN first_result_ns - posted_ns END AS ttft_ns,
+                                            -- time to the first token, ns; NULL when the answer came in one piece
     end_ns - posted_ns AS dur_ns,           -- whole request, ns
     results                                 -- answers sent
 FROM request;
