@@ -31,7 +31,10 @@ LLAMA_SERVER = Engine(
                             "server.post", "entry", "request_post_set", 2,
                             (f"_ZN15server_response20add_waiting_task_ids{_SET}",), required=False,
                         ),
-                        Probe("server.result", "entry", "request_result", 2, pattern=r"_ZN15server_response4sendEOSt10unique_ptrI.*"),
+                        Probe(
+                            "server.result", "entry", "request_result", 2,
+                            pattern=r"_ZN15server_response4sendEOSt10unique_ptrI.*", excluded=r".*\.cold(\.\d+)?",
+                        ),
                         Probe(
                             "server.done", "entry", "request_done", 2,
                             ("_ZN15server_response22remove_waiting_task_idEi",), required=False,

@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-
 from flowprof.profiler.errors import BpfError
 
 SOURCES = Path(__file__).resolve().parent.parent / "probes" / "bpf"

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
-
 from flowprof.profiler import ring
 from flowprof.profiler.graphs import KnownGraph
+from numpy.typing import NDArray
 
 Events = NDArray[np.void]
 MAX_WAITING = 4_000_000  # events of graphs that have not ended
@@ -159,7 +158,7 @@ class Decoder:
             return
         tid = ops["tid"].astype(np.int64)
         work_end = np.where(ops["kind"] == ring.OP_WORK, ops["at_ns"], -1)
-        # Later barriers of one operator (those inside matrix products) move its end: keep the last per (thread, start).
+        # Later barriers of one operator (in matrix products) move its end: keep the last per (thread, start).
         order = np.lexsort((work_end, start, tid))
         ops, start, owner, tid, work_end = ops[order], start[order], owner[order], tid[order], work_end[order]
         same_next = (tid[1:] == tid[:-1]) & (start[1:] == start[:-1])

@@ -2,9 +2,9 @@
 
 `cli.main` catches `FlowprofError` once, prints its sentence and its hint, and leaves with its exit code.
 
-Exit codes: 0 fine · 1 an internal error (a bug; please report) · 2 wrong arguments · 3 no such thing (process, file, table)
-· 4 not permitted · 5 nothing to profile in that process · 6 the recording cannot be written or read · 7 eBPF is not usable here
-· 130 interrupted before anything was recorded.
+Exit codes: 0 fine · 1 an internal error (a bug; please report) · 2 wrong arguments · 3 no such process, file or table
+· 4 not permitted · 5 nothing to profile in that process · 6 the recording cannot be written or read · 7 eBPF is not
+usable here · 130 interrupted before anything was recorded.
 """
 
 from __future__ import annotations

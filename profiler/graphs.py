@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-
 from flowprof.profiler.describe import GraphChanged, GraphDescription, describe_graph
 from flowprof.profiler.dwarf import dwarf_layouts
 from flowprof.profiler.errors import FlowprofError
@@ -18,6 +16,7 @@ from flowprof.profiler.memory import Memory
 from flowprof.profiler.names import LiveModule, NamesUnknown, OpNames, read_names, read_version
 from flowprof.profiler.plan import open_elf
 from flowprof.profiler.target import Module
+from numpy.typing import NDArray
 
 FINGERPRINT = 1 << 63  # set in keys of builds whose graphs have no uid (probes/bpf/ggml.bpf.c)
 MAX_REMEMBERED = 2048  # described graphs kept in memory; older ones are described again when they come back

@@ -92,7 +92,7 @@ def make_plan(
     debug_dirs: tuple[str, ...] = (),
     first_site: int = 1,
 ) -> Plan:
-    """Plan all probes of all levels; `kernel`: the version whose cost rules hold. A target without engine has no site."""
+    """Plan all probes of all levels; `kernel`: whose cost rules hold. A target without an engine has no site."""
     sites: list[PlannedSite] = []
     ladders: list[LadderPlan] = []
     modules: list[tuple[Module, str, str | None]] = []
@@ -131,7 +131,8 @@ def require_engine(plan: Plan) -> None:
         )
     looked = describe_modules(module for target in plan.targets for module in target.modules)
     raise NothingToProfileError(
-        f"Process {pids} holds no engine that flowprof knows. Looked for ggml (llama.cpp, whisper.cpp) in: {looked or 'nothing'}.",
+        f"Process {pids} holds no engine that flowprof knows. Looked for ggml (llama.cpp, whisper.cpp) in: "
+        f"{looked or 'nothing'}.",
         "Is it the right pid? The library may not be loaded yet: flowprof run -- CMD waits for it.",
     )
 

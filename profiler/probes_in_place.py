@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import os
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from flowprof.profiler import hitcost, kernel
 from flowprof.profiler.attach import Attachment, AttachPoint, attach
 from flowprof.profiler.bpf import Module as BpfModule
@@ -15,6 +14,7 @@ from flowprof.profiler.errors import NotFoundError
 from flowprof.profiler.layout import Layouts
 from flowprof.profiler.plan import PlannedSite
 from flowprof.profiler.ring import Rings
+from numpy.typing import NDArray
 
 SOURCE = "ggml.bpf.c"
 DEEP = {"op": ("op",), "thread": ("op", "thread")}  # window level → levels of the plan that it attaches
@@ -102,16 +102,14 @@ class ProbesInPlace:
         """Operators not seen because too many threads run."""
         return self._bpf.read_counter("thread_table_full")
 
-    def measure_hit_cost(self) -> hitcost.HitCost:
-        """The cost of a hit of our own `op_begin`-like program on this host, cheap and single-stepped."""
-        import os
+    def measure_hit_cost(self, is_return: bool = False) -> hitcost.HitCost:
+        """The cost of a hit of a program of ours that writes one event, on this host, on functions of our own."""
 
-        def place(path: str, offsets: object) -> Attachment:
-            points = [AttachPoint(path, offset, 0) for offset in offsets]  # type: ignore[attr-defined]
+        def place(path: str, offsets: Sequence[int]) -> Attachment:
+            points = [AttachPoint(path, offset, 0, is_return) for offset in offsets]
             return attach(self._bpf.program("call"), points, os.getpid(), self.multi)
 
         cost = hitcost.measure(place)
-        time.sleep(0)
         self.rings.read()  # throw the measurement's own events away
         return cost
 

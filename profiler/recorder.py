@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from flowprof.profiler import host, ring
 from flowprof.profiler.decode import Decoded, Decoder, Window
 from flowprof.profiler.errors import FlowprofError, RecordingError
@@ -145,10 +144,12 @@ class Recorder:
         for target in self._plan.targets:
             self._add_process(target)
         self._write_modules(self._plan)
-        cost = self._probes.measure_hit_cost()
+        cost, on_return = self._probes.measure_hit_cost(), self._probes.measure_hit_cost(is_return=True)
         self._cost = {
-            "emulated": cost.cheap_ns, "single-stepped": cost.stepped_ns, "return": cost.cheap_ns + cost.stepped_ns * 0.1,
-        }  # fmt: skip
+            "emulated": cost.cheap_ns,
+            "single-stepped": cost.stepped_ns,
+            "return": on_return.cheap_ns,
+        }
         self._recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))
         self._recording.set_meta("cost_stepped_ns", round(cost.stepped_ns))
         self._write_sites(self._sites)
@@ -231,12 +232,18 @@ class Recorder:
         if window.level != "token" and not keeps:
             self._probes.detach_deep()
         self._take()
-        window.hits = int((self._probes.site_hits(len(self._sites) + 1) - self._hits).sum())
+        window.hits = int(self._hits_since().sum())
         window.drops = self._probes.rings.drops - self._drops
+
+    def _hits_since(self) -> np.ndarray:
+        """Hits per site in this window; sites of libraries that were loaded in it had none before."""
+        hits = self._probes.site_hits(len(self._sites) + 1)
+        hits[: len(self._hits)] -= self._hits
+        return hits
 
     def _spent(self, window: Window) -> float:
         """Seconds that the window's probe hits took from each thread."""
-        delta = self._probes.site_hits(len(self._sites) + 1)[: len(self._hits)] - self._hits[: len(self._sites) + 1]
+        delta = self._hits_since()
         spent = 0.0
         op_hits = 0
         for site in self._sites:
@@ -344,7 +351,7 @@ class Recorder:
         pid = process.target.pid
         if decoded.graph_exec:
             self._put("graph_exec", {**decoded.graph_exec, "pid": pid})
-            for graph_id in np.unique(decoded.graph_exec["graph_id"]).tolist():
+            for graph_id in np.unique(np.asarray(decoded.graph_exec["graph_id"])).tolist():
                 self._write_undescribed(process, int(graph_id))
         if decoded.op_exec:
             self._put("op_exec", dict(decoded.op_exec))
@@ -365,7 +372,7 @@ class Recorder:
     def _add_process(self, target: Target) -> None:
         pid = target.pid
         modules = live_modules((m for m, _, _ in self._plan.modules if m.pid == pid), self._options.debug_dirs)
-        base = [m for m in target.with_marker(b"ggml_op_name")]
+        base = target.with_marker(b"ggml_op_name")  # the names may lie in a library of their own
         known = {m.open_path for m, _, _ in self._plan.modules if m.pid == pid}
         modules += live_modules((m for m in base if m.open_path not in known), self._options.debug_dirs)
         book = GraphBook(pid, modules, self._new_graph_id)
@@ -475,9 +482,10 @@ class Recorder:
         if d is not None and not process.book.model_written and d.model.parameters:
             process.book.model_written = True
             m = d.model
+            pid = process.target.pid
             types = ", ".join(f"{name} {size * 100 // max(m.weight_bytes, 1)} %" for name, size in m.weight_types)
             self._put("model", {
-                "pid": [process.target.pid], "name": [mapped_model(process.target.pid)], "parameters": [m.parameters], "layers": [m.layers],
+                "pid": [pid], "name": [mapped_model(pid)], "parameters": [m.parameters], "layers": [m.layers],
                 "embedding": [m.embedding], "vocabulary": [m.vocabulary], "experts": [m.experts],
                 "weight_bytes": [m.weight_bytes], "weight_types": [types],
             })  # fmt: skip
@@ -552,8 +560,8 @@ class Recorder:
         for number, (module, engine, build_id) in enumerate(plan.modules, 1):
             self._put("module", {
                 "module_id": [number], "pid": [module.pid], "path": [module.path], "build_id": [build_id],
-                "engine": [engine], "engine_version": [self._processes[module.pid].book.version if engine == "ggml" else None],
-                "size_bytes": [_size(module.open_path)],
+                "engine": [engine], "size_bytes": [_size(module.open_path)],
+                "engine_version": [self._processes[module.pid].book.version if engine == "ggml" else None],
             })  # fmt: skip
 
     def _write_sites(self, sites: Sequence[PlannedSite]) -> None:
@@ -576,7 +584,7 @@ class Recorder:
             lost = self._probes.thread_table_full
             self._put("loss", {"window_id": [self._windows[-1].window_id], "place": ["thread_table"], "events": [lost]})
         for pid, process in self._processes.items():
-            names = {**{t: "" for t in process.threads}, **threads_of(pid)}
+            names = dict.fromkeys(process.threads, "") | threads_of(pid)
             self._put("thread", {
                 "pid": [pid] * len(names), "tid": list(names), "comm": list(names.values()),
                 "ith": [process.threads.get(t) for t in names],
@@ -611,7 +619,7 @@ class Recorder:
         window.end_ns = window.end_ns or _now_ns()
         time.sleep(TAIL_S)
         self._take()
-        window.hits = int((self._probes.site_hits(len(self._sites) + 1)[: len(self._hits)] - self._hits).sum())
+        window.hits = int(self._hits_since().sum())
         window.drops = self._probes.rings.drops - self._drops
 
 

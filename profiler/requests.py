@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
 from flowprof.profiler import ring
+from numpy.typing import NDArray
 
 MAX_OPEN = 100_000
 _NO_ID = 0xFFFFFFFF

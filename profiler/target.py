@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-
 from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, UsageError
 
 _MAX_MAPS_BYTES = 64 << 20
@@ -73,7 +72,7 @@ def open_target(pid: int) -> Target:
             cmdline = " ".join(process.cmdline())
     except psutil.NoSuchProcess as error:
         raise NotFoundError(
-            f"There is no process {pid}.", "ps aux | grep llama; inside a container give the host's pid, not the container's"
+            f"There is no process {pid}.", "ps aux | grep llama; of a container's process give the host's pid"
         ) from error
     except psutil.AccessDenied as error:
         raise _denied(pid, "its status") from error

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of both verbs."""
     parser.add_argument("-o", "--output", metavar="FILE", help="the recording (default: flowprof-PID.duckdb)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite FILE")
-    parser.add_argument("-d", "--duration", metavar="TIME", help="stop after this long: 30s, 2m (default: until Ctrl-C)")
+    parser.add_argument("-d", "--duration", metavar="TIME", help="stop after this long: 30s, 2m (default: at Ctrl-C)")
     parser.add_argument("--max-events", type=int, metavar="N", help="stop after N events")
     parser.add_argument(
         "--levels",
