@@ -43,6 +43,7 @@ class Decoded:
     thread_index: dict[int, int] = field(default_factory=dict)  # tid → ith
     undescribed: int = 0
     unmatched: int = 0
+    strangers: int = 0  # of them: in the time of a described graph that has no such node
     incomplete: int = 0
     graphs: int = 0
     tokens: int = 0
@@ -103,7 +104,7 @@ class Decoder:
         end = np.array([-1 if e[1] is None else e[1] for e in execs], np.int64)
         tid = np.array([e[2] for e in execs], np.int64)
         window = np.clip(np.searchsorted([w.start_ns for w in windows], begin, "right") - 1, 0, len(windows) - 1)
-        levels = np.array([self._level(windows[w], b, e) for w, b, e in zip(window, begin, end, strict=True)], object)
+        levels = np.array([self._level(windows, w, b, e) for w, b, e in zip(window, begin, end, strict=True)], object)
         for number, graph, e in zip(window, graphs, end, strict=True):
             tokens = graph.description.tokens or 0 if graph.description else 0
             windows[number].graphs += 1
@@ -136,8 +137,16 @@ class Decoder:
         }
 
     @staticmethod
-    def _level(window: Window, begin: int, end: int) -> str:
-        whole = end >= 0 and begin >= window.start_ns and (window.end_ns is None or end <= window.end_ns)
+    def _level(windows: Sequence[Window], number: int, begin: int, end: int) -> str:
+        """The level that covers an execution wholly. Windows of one level that touch are one: nothing was detached."""
+        window = last = windows[number]
+        for following in windows[number + 1 :]:
+            if last.end_ns is None or end <= last.end_ns:
+                break
+            if following.level != window.level or following.start_ns != last.end_ns:
+                break
+            last = following
+        whole = end >= 0 and begin >= window.start_ns and (last.end_ns is None or end <= last.end_ns)
         return window.level if whole else "token"
 
     def _operators(
@@ -158,7 +167,7 @@ class Decoder:
             return
         tid = ops["tid"].astype(np.int64)
         work_end = np.where(ops["kind"] == ring.OP_WORK, ops["at_ns"], -1)
-        # Later barriers of one operator (in matrix products) move its end: keep the last per (thread, start).
+        # Later barriers of an operator (in matrix products) move its end: keep the last per (thread, start).
         order = np.lexsort((work_end, start, tid))
         ops, start, owner, tid, work_end = ops[order], start[order], owner[order], tid[order], work_end[order]
         same_next = (tid[1:] == tid[:-1]) & (start[1:] == start[:-1])
@@ -181,6 +190,7 @@ class Decoder:
             node[mine] = np.where(hit, graph.nodes[at], -1)
         placed = node >= 0
         unknown = ~placed & np.array([graphs[o].described for o in owner], bool)
+        out.strangers += int(unknown.sum())
         out.unmatched += int(unknown.sum())
         ith = ops["ith"].astype(np.int64)
         self._demote_incomplete(owner[placed & (ith == 0)], owner, graphs, windows, window, levels, out)

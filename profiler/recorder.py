@@ -28,6 +28,7 @@ WRITE_S = 1.0
 WRITE_ROWS = 250_000
 LOOK_S = 0.5  # targets are looked at so often
 TAIL_S = 0.02
+MIN_CHECKED, MAX_STRANGERS = 500, 0.05  # operators before a verdict; share that may be no nodes of their graph
 _NEVER = np.iinfo(np.int64).max
 REQUEST_KINDS = (ring.REQUEST_POST, ring.REQUEST_RESULT, ring.REQUEST_DONE)
 
@@ -76,7 +77,9 @@ class _Process:
     sites: list[PlannedSite]
     pending: list[np.ndarray] = field(default_factory=list)
     threads: dict[int, int] = field(default_factory=dict)
-    layout_written: bool = False
+    placed: int = 0  # operators that are nodes of a described graph
+    strangers: int = 0  # operators that are not
+    distrusted: bool = False
     ended_ns: int | None = None
 
 
@@ -213,7 +216,8 @@ class Recorder:
 
     def _open_window(self, level: str) -> None:
         if level != "token" and (not self._windows or self._windows[-1].level != level):
-            live = [site for p in self._processes.values() if p.ended_ns is None for site in p.sites]
+            trusted = [p for p in self._processes.values() if p.ended_ns is None and not p.distrusted]
+            live = [site for p in trusted for site in p.sites]
             self._probes.attach_deep(live, level)
         self._hits = self._probes.site_hits(len(self._sites) + 1)
         self._drops = self._probes.rings.drops
@@ -339,6 +343,8 @@ class Recorder:
         return True
 
     def _decode(self, final: bool = False) -> None:
+        if self._windows[-1].end_ns is None:
+            self._windows[-1].drops = self._probes.rings.drops - self._drops  # graphs with lost operators do not count
         for process in self._processes.values():
             if not process.pending and not len(process.decoder.waiting):
                 continue
@@ -356,6 +362,9 @@ class Recorder:
         if decoded.op_exec:
             self._put("op_exec", dict(decoded.op_exec))
         process.threads.update(decoded.thread_index)
+        process.placed += len(decoded.op_exec.get("exec_id", ()))
+        process.strangers += decoded.strangers
+        self._self_check(process)
         self.progress.graphs += decoded.graphs
         self.progress.tokens += decoded.outputs
         window_id = self._windows[-1].window_id
@@ -366,6 +375,18 @@ class Recorder:
         ):
             if count:
                 self._put("loss", {"window_id": [window_id], "place": [place], "events": [count]})
+
+    def _self_check(self, process: _Process) -> None:
+        """A probe site that was guessed (from the call graph, say) must hand over nodes of the live graphs."""
+        seen = process.placed + process.strangers
+        if process.distrusted or seen < MIN_CHECKED or process.strangers <= MAX_STRANGERS * seen:
+            return
+        process.distrusted = True
+        pid = process.target.pid
+        why = f"{process.strangers} of {seen} operators are no nodes of the graphs that ran: operator probes are given up"
+        self._note(pid, "self-check failed", why)
+        rungs = self._recording.meta().get("rung", "")
+        self._recording.set_meta("rung", f"{rungs}; but the self-check failed in {pid}: graph level only")
 
     # -------------------------------------------------------------------- targets
 

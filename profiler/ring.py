@@ -51,7 +51,7 @@ class Rings:
             start = tail % self._size
             count = min(head - tail, self._size - start)
             view = self._events[cpu, start : start + count]
-            # An event is finished when its seq is its index + 1; its writer may still be at work: look first, copy then.
+            # An event is finished when its seq is its index + 1; its writer may be at work: look first, copy then.
             finished = view["seq"] == np.arange(tail + 1, tail + 1 + count, dtype=np.uint64)
             ready = count if finished.all() else int(np.argmin(finished))
             if ready:
