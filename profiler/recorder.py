@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flowprof.profiler import host, ring
 from flowprof.profiler.decode import Decoded, Decoder, Window
-from flowprof.profiler.errors import FlowprofError, RecordingError
+from flowprof.profiler.errors import FlowprofError, NotFoundError, RecordingError
 from flowprof.profiler.graphs import FINGERPRINT, GraphBook, KnownGraph, graph_columns, live_modules, node_columns
 from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, holds_engine, make_plan
 from flowprof.profiler.probes_in_place import ProbesInPlace
@@ -99,6 +99,7 @@ class Recorder:
         self._probes = ProbesInPlace(options.ring_shift, options.multi)
         self._kernel = _kernel_version()
         self._sites: list[PlannedSite] = list(plan.sites)
+        self._module_numbers: dict[tuple[int, int, str], int] = {}  # (pid, inode, engine) → module_id
         self._plan = plan
         self._processes: dict[int, _Process] = {}
         self._windows: list[Window] = []
@@ -390,19 +391,26 @@ class Recorder:
 
     # -------------------------------------------------------------------- targets
 
-    def _add_process(self, target: Target) -> None:
+    def _add_process(self, target: Target, stayed: bool = False) -> None:
+        """Begin with a target, or go on with one that started another program or (`stayed`) loaded a library."""
         pid = target.pid
         modules = live_modules((m for m, _, _ in self._plan.modules if m.pid == pid), self._options.debug_dirs)
         base = target.with_marker(b"ggml_op_name")  # the names may lie in a library of their own
         known = {m.open_path for m, _, _ in self._plan.modules if m.pid == pid}
         modules += live_modules((m for m in base if m.open_path not in known), self._options.debug_dirs)
-        book = GraphBook(pid, modules, self._new_graph_id)
         old = self._processes.get(pid)
+        book = GraphBook(pid, modules, self._new_graph_id)
+        decoder = Decoder(book.get, self._new_exec_ids)
+        if old and stayed and old.book.layouts is not None:
+            book, decoder = old.book, old.decoder
+        elif old and stayed:
+            decoder.waiting = old.decoder.waiting
         self._processes[pid] = _Process(
-            target, old.pidfd if old else os.pidfd_open(pid), book, Decoder(book.get, self._new_exec_ids),
+            target, old.pidfd if old else _pidfd(pid), book, decoder,
             old.requests if old else Requests(pid),
             {(m.inode, m.mappings[0].start) for m in target.modules},
             [site for site in self._sites if site.pid == pid],
+            threads=old.threads if old else {},
         )  # fmt: skip
         self._pid_of_site = np.zeros(max((s.site_id for s in self._sites), default=0) + 2, np.int64)
         for site in self._sites:
@@ -444,8 +452,9 @@ class Recorder:
         fresh = [m for m in modules if (m.inode, m.mappings[0].start) not in process.seen]
         if not fresh:
             return
-        process.seen.update((m.inode, m.mappings[0].start) for m in fresh)
         planned = {s.module.inode for s in process.sites}
+        stayed = any(m.inode in planned and (m.inode, m.mappings[0].start) in process.seen for m in modules)
+        process.seen.update((m.inode, m.mappings[0].start) for m in fresh)
         if not any(m.inode in planned or holds_engine(m) for m in fresh):
             return
         try:
@@ -455,24 +464,31 @@ class Recorder:
             return
         placed = {(s.module.inode, s.offset, s.probe.id, s.probe.program) for s in process.sites}
         new = [s for s in plan.sites if (s.module.inode, s.offset, s.probe.id, s.probe.program) not in placed]
+        new = [replace(s, site_id=self._next_site() + i) for i, s in enumerate(new)]
         fresh_inodes = {m.inode for m in fresh}
         if not new and not any(s.module.inode in fresh_inodes for s in process.sites):
             return
         names = ", ".join(sorted({s.module.path for s in new}) or [target.exe])
         self._note(target.pid, "load" if new else "exec", names)
+        self._take()
+        self._decode()  # with what is known of the graphs so far
+        if not stayed:
+            nothing = np.empty(0, ring.EVENT)
+            self._queue_decoded(process, process.decoder.decode(nothing, self._windows, final=True))
         self._plan = Plan(
-            self._plan.targets, self._plan.sites + plan.sites,
+            self._plan.targets, self._plan.sites + tuple(new),
             tuple(x for x in self._plan.ladders if x.pid != target.pid) + plan.ladders,
             tuple(x for x in self._plan.modules if x[0].pid != target.pid) + plan.modules,
         )  # fmt: skip
         self._sites += new
-        self._add_process(target)
+        self._add_process(target, stayed)
         self._processes[target.pid].seen.update(process.seen)
+        self._write_rung()
+        self._write_modules(plan)
         usable = [site for site in new if not site.refused]
         self._probes.load(usable)
         self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
         self._write_sites(new)
-        self._write_modules(plan)
 
     def _next_site(self) -> int:
         return max((s.site_id for s in self._sites), default=0) + 1
@@ -578,7 +594,11 @@ class Recorder:
         self._recording.set_meta("rung_reason", "; ".join(missing)[:2000])
 
     def _write_modules(self, plan: Plan) -> None:
-        for number, (module, engine, build_id) in enumerate(plan.modules, 1):
+        for module, engine, build_id in plan.modules:
+            key = (module.pid, module.inode, engine)
+            if key in self._module_numbers:
+                continue
+            number = self._module_numbers[key] = len(self._module_numbers) + 1
             self._put("module", {
                 "module_id": [number], "pid": [module.pid], "path": [module.path], "build_id": [build_id],
                 "engine": [engine], "size_bytes": [_size(module.open_path)],
@@ -586,12 +606,11 @@ class Recorder:
             })  # fmt: skip
 
     def _write_sites(self, sites: Sequence[PlannedSite]) -> None:
-        numbers = {(m.pid, m.inode): n for n, (m, _, _) in reversed(list(enumerate(self._plan.modules, 1)))}
         wanted = {"token", "graph", *self._options.levels}
         for site in sites:
             status = "refused" if site.refused else ("attached" if site.level in wanted else "planned")
             self._put("probe_site", {
-                "site_id": [site.site_id], "module_id": [numbers.get((site.pid, site.module.inode))],
+                "site_id": [site.site_id], "module_id": [self._module_numbers.get((site.pid, site.module.inode, site.engine))],
                 "probe": [site.probe.id], "level": [site.level], "kind": [site.probe.kind], "symbol": [site.symbol],
                 "file_offset": [site.offset], "instruction": [site.instruction], "cost_class": [site.cost_class],
                 "status": [status], "reason": [site.reason], "hits": [0], "cost_ns": [self._cost.get(site.cost_class)],
@@ -621,8 +640,10 @@ class Recorder:
                         "UPDATE probe_site SET hits = ? WHERE site_id = ?", [int(hits[site.site_id]), site.site_id]
                     )
             for pid, process in self._processes.items():
-                if process.ended_ns is not None:
-                    self._recording.execute("UPDATE process SET ended_ns = ? WHERE pid = ?", [process.ended_ns, pid])
+                self._recording.execute(  # the program may be another one than at the start
+                    "UPDATE process SET ended_ns = ?, exe = ?, cmdline = ? WHERE pid = ?",
+                    [process.ended_ns, process.target.exe, process.target.cmdline[:4096], pid],
+                )
             # A node that was never visited while its graph's operators were recorded is fused into another.
             self._recording.execute(_SETTLE_FUSED)
             self._recording.execute(_COUNT_OPERATORS)
@@ -682,6 +703,13 @@ def _joined(parts: list[dict[str, object]]) -> list[dict[str, object]]:
         else:
             out.append(merged)
     return out
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        raise NotFoundError(f"process {pid} has ended") from error
 
 
 def _now_ns() -> int:
