@@ -68,14 +68,17 @@ def open_target(pid: int) -> Target:
         process = psutil.Process(pid)
         with process.oneshot():
             status, ppid, uid = process.status(), process.ppid(), process.uids().real
-            name, started = process.name(), process.create_time()
-            cmdline = " ".join(process.cmdline())
+            name, started = shown(process.name()), process.create_time()
+            cmdline = shown(" ".join(process.cmdline()))
     except psutil.NoSuchProcess as error:
         raise NotFoundError(
             f"There is no process {pid}.", "ps aux | grep llama; of a container's process give the host's pid"
         ) from error
     except psutil.AccessDenied as error:
         raise _denied(pid, "its status") from error
+    leader = _leader(pid)
+    if leader != pid:
+        raise NotFoundError(f"{pid} is a thread of process {leader} ({name}), not a process.", f"flowprof attach {leader}")
     if status == psutil.STATUS_ZOMBIE:
         raise NotFoundError(f"Process {pid} ({name}) has ended and waits for its parent to collect it.")
     try:
@@ -91,7 +94,21 @@ def open_target(pid: int) -> Target:
         head = b""
     if head[:4] == b"\x7fELF" and head[4] == 1:
         raise UsageError(f"Process {pid} ({name}) is a 32-bit program; flowprof reads 64-bit targets only.")
-    return Target(pid, ppid, uid, exe, cmdline or name, started, modules_of(pid))
+    return Target(pid, ppid, uid, shown(exe), cmdline or name, started, modules_of(pid))
+
+
+def _leader(pid: int) -> int:
+    """The process that thread `pid` belongs to: itself, for a process."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+        return int(next(line for line in status.splitlines() if line.startswith("Tgid:")).split()[1])
+    except (OSError, StopIteration):
+        return pid
+
+
+def shown(name: str) -> str:
+    """A name from the kernel as text that can be stored: bytes that are no UTF-8 as `\\xff`."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def modules_of(pid: int) -> tuple[Module, ...]:
@@ -125,7 +142,7 @@ def _module(pid: int, device: str, inode: int, name: str, mappings: list[Mapping
             open_path = through_root
     except OSError:
         pass
-    return Module(pid, path, open_path, inode, device, deleted, tuple(mappings))
+    return Module(pid, shown(path), open_path, inode, device, deleted, tuple(mappings))
 
 
 def threads_of(pid: int) -> dict[int, str]:
@@ -176,6 +193,6 @@ def contains(path: str, marker: bytes) -> bool:
 
 def _denied(pid: int, what: str) -> PermissionDeniedError:
     return PermissionDeniedError(
-        f"Process {pid} belongs to another user: reading {what} needs CAP_SYS_PTRACE (you are uid {os.geteuid()}).",
+        f"The kernel lets uid {os.geteuid()} not read {what}: for another user's process that needs CAP_SYS_PTRACE.",
         f"sudo flowprof attach {pid}",
     )
