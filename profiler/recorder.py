@@ -159,6 +159,8 @@ class Recorder:
         self._write_sites(self._sites)
         usable = [site for site in self._sites if not site.refused]
         self._probes.load(usable)
+        self._flush()  # now, so that nothing keeps us from the first graphs
+        self._written_at = time.monotonic()
         self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
         self._open_window("token")
         self._options.release()
