@@ -167,7 +167,7 @@ class Decoder:
             return
         tid = ops["tid"].astype(np.int64)
         work_end = np.where(ops["kind"] == ring.OP_WORK, ops["at_ns"], -1)
-        # Later barriers of an operator (in matrix products) move its end: keep the last per (thread, start).
+        # Later barriers of an operator (in matrix products) move its end: the last per (thread, start) counts.
         order = np.lexsort((work_end, start, tid))
         ops, start, owner, tid, work_end = ops[order], start[order], owner[order], tid[order], work_end[order]
         same_next = (tid[1:] == tid[:-1]) & (start[1:] == start[:-1])

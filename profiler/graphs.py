@@ -71,22 +71,25 @@ class GraphBook:
         self._unknown: dict[int, KnownGraph] = {}
         self._written: set[int] = set()
 
-    def prepare(self) -> Layouts | None:
-        """Do ahead what needs no graph: names, debug information. Returns the layout to expect (not yet verified).
+    def expected(self) -> Layouts | None:
+        """Today's layout, not verified: with it the programs can tell graphs apart from the first one on.
 
-        With it the programs can tell graphs apart from the first one on; should the live graph say otherwise, what was
-        read through it is thrown away.
+        Should the live graph say otherwise, what was read through it is thrown away.
         """
+        has_uid = any(module.elf.symbols().get("ggml_graph_next_uid") for module in self._modules)
+        today = KNOWN[0]
+        if not has_uid:
+            today = replace(today, graph=replace(today.graph, uid=None))
+        return today if self._modules else None
+
+    def prepare(self) -> None:
+        """Do ahead what needs no graph: names, version, debug information (which remembers what it found)."""
         try:
             self._names = read_names(self._memory, self._modules)
             self.version = read_version(self._memory, self._modules)
+            dwarf_layouts(self._modules, KNOWN)
         except FlowprofError as error:
             self.trouble = error.message
-        stated = dwarf_layouts(self._modules, KNOWN)
-        expected = stated[0] if stated else KNOWN[0]
-        if not any(module.elf.symbols().get("ggml_graph_next_uid") for module in self._modules):
-            expected = replace(expected, graph=replace(expected.graph, uid=None))
-        return expected if self._modules else None
 
     def get(self, key: int) -> KnownGraph:
         """The graph of `key`; an undescribed one gets a number of its own."""

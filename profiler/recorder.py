@@ -144,19 +144,9 @@ class Recorder:
         return self.progress
 
     def _begin(self) -> None:
-        self._write_facts()
+        """Attach first, so that the first event comes soon; what needs no event is done while they come in."""
         for target in self._plan.targets:
             self._add_process(target)
-        self._write_modules(self._plan)
-        cost, on_return = self._probes.measure_hit_cost(), self._probes.measure_hit_cost(is_return=True)
-        self._cost = {
-            "emulated": cost.cheap_ns,
-            "single-stepped": cost.stepped_ns,
-            "return": on_return.cheap_ns,
-        }
-        self._recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))
-        self._recording.set_meta("cost_stepped_ns", round(cost.stepped_ns))
-        self._write_sites(self._sites)
         usable = [site for site in self._sites if not site.refused]
         self._probes.load(usable)
         self._flush()  # now, so that nothing keeps us from the first graphs
@@ -164,6 +154,19 @@ class Recorder:
         self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
         self._open_window("token")
         self._options.release()
+        for process in self._processes.values():
+            process.book.prepare()
+        cost, on_return = self._probes.measure_hit_cost(), self._probes.measure_hit_cost(is_return=True)
+        self._cost = {
+            "emulated": cost.cheap_ns,
+            "single-stepped": cost.stepped_ns,
+            "return": on_return.cheap_ns,
+        }
+        self._write_facts()
+        self._write_modules(self._plan)
+        self._recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))
+        self._recording.set_meta("cost_stepped_ns", round(cost.stepped_ns))
+        self._write_sites(self._sites)
 
     def _loop(self, began: float) -> None:
         options = self._options
@@ -276,6 +279,7 @@ class Recorder:
     def _take(self) -> None:
         """Read the rings, hand events to their processes, describe graphs that are new."""
         events = self._probes.rings.read()
+        events = events[events["kind"] != ring.CALL]  # of the measurement of a hit's cost
         if not len(events):
             return
         if self.progress.first_event_s is None:
@@ -322,7 +326,7 @@ class Recorder:
 
     def _expect_layout(self, process: _Process) -> None:
         """Before the first graph: let the programs read through the layout that is most probable."""
-        expected = process.book.prepare()
+        expected = process.book.expected()
         if expected is not None and self._layout is None:
             self._layout = (expected.graph, expected.params, expected.tensor.ne)
             self._probes.set_layout(expected)
@@ -386,7 +390,7 @@ class Recorder:
             return
         process.distrusted = True
         pid = process.target.pid
-        why = f"{process.strangers} of {seen} operators are no nodes of the graphs that ran: operator probes are given up"
+        why = f"{process.strangers} of {seen} operators are no nodes of the graphs that ran: their probes are given up"
         self._note(pid, "self-check failed", why)
         rungs = self._recording.meta().get("rung", "")
         self._recording.set_meta("rung", f"{rungs}; but the self-check failed in {pid}: graph level only")
@@ -572,7 +576,7 @@ class Recorder:
             "budget": "" if self._options.budget is None else str(self._options.budget),
             "full": "yes" if self._options.budget is None else "no",
             "attach": "uprobe_multi" if self._probes.multi else "perf_event",
-            "started_ns": _now_ns(),
+            "started_ns": self._windows[0].start_ns,
             "started_unix_ns": time.time_ns(),
         }
         for key, value in meta.items():
