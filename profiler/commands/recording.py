@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flowprof.profiler.plan import Plan
-    from flowprof.profiler.recorder import Options, Progress
+    from flowprof.profiler.recorder import Options, Progress, Recorder
 
 DEFAULT_BUDGET = "1%"
 
@@ -47,6 +49,7 @@ def options(asked: argparse.Namespace) -> Options:
     from flowprof.profiler.errors import UsageError
     from flowprof.profiler.plan import LEVELS
     from flowprof.profiler.recorder import Options
+    from flowprof.profiler.target import shown
 
     levels = tuple(name.strip() for name in asked.levels.split(",") if name.strip())
     unknown = [name for name in levels if name not in LEVELS]
@@ -60,7 +63,7 @@ def options(asked: argparse.Namespace) -> Options:
         duration_s=durations.seconds(asked.duration) if asked.duration is not None else None,
         max_events=asked.max_events,
         debug_dirs=tuple(asked.debug_dir),
-        command_line=" ".join(sys.argv),
+        command_line=shown(" ".join(sys.argv)),
     )
 
 
@@ -82,23 +85,51 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str)
     from flowprof.profiler.store import Recording
 
     show = _ProgressLine(asked.quiet)
-    with Recording.create(output, asked.force, _invoking_user()) as recording:
-        recorder = Recorder(plan, recording, options, show)
-        handlers = {
-            number: signal.signal(number, lambda *_: recorder.stop("stopped by the user"))
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
-        try:
-            progress = recorder.run()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            show.end()
+    with _Signals() as signals:
+        with Recording.create(output, asked.force, _invoking_user()) as recording:
+            recorder = None
+            try:
+                recorder = Recorder(plan, recording, options, show)
+                signals.recorder = recorder
+                progress = recorder.run()
+            except BaseException:
+                if recorder is None or not recorder.progress.events:
+                    for name in (output, f"{output}.wal"):  # nothing was recorded: leave no empty recording
+                        Path(name).unlink(missing_ok=True)
+                raise
+            finally:
+                show.end()
+        asked.ended_by = signals.number
     if not asked.quiet:
         _say(f"{progress.ended_because}: {progress.events} events, {progress.tokens} tokens, {progress.lost} lost")
         _say(f"the recording: {output} (again: flowprof report {output}; a page: --html OUT)")
         return _report(output, asked.json)
     return 0
+
+
+class _Signals:
+    """From here on Ctrl-C, SIGTERM and SIGHUP end the recording, not flowprof; again is no more than once."""
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.number = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _: object) -> None:
+        self.number = number
+        if self.recorder is None:
+            raise KeyboardInterrupt
+        self.recorder.stop("stopped by the user")
 
 
 def _report(path: str, as_json: bool) -> int:
@@ -137,10 +168,12 @@ class _ProgressLine:
 
     def __call__(self, progress: Progress) -> None:
         if self._on:
-            sys.stderr.write(
-                f"\r\x1b[K{progress.elapsed_s:6.1f} s   {progress.events:,} events   {progress.tokens:,} tokens   "
+            line = (
+                f"{progress.elapsed_s:6.1f} s   {progress.events:,} events   {progress.tokens:,} tokens   "
                 f"{progress.tokens_per_s:.0f} tokens/s   {progress.lost:,} lost   {progress.level} level "
             )
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps would not be rewritten
+            sys.stderr.write(f"\r\x1b[K{line[:width]}")
             sys.stderr.flush()
             self._shown = True
 

@@ -7,9 +7,16 @@ recording ends with the command; Ctrl-C goes to both. The exit code is the comma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
+import sys
+from typing import TYPE_CHECKING
 
 from flowprof.profiler.commands import recording
+
+if TYPE_CHECKING:
+    from flowprof.profiler.child import Child
 
 NAME = "run"
 
@@ -20,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from flowprof.profiler.errors import UsageError
+    from flowprof.profiler.errors import FlowprofError, UsageError
 
     command = asked.command[1:] if asked.command[:1] == ["--"] else asked.command
     if not command:
@@ -34,12 +41,38 @@ def run(asked: argparse.Namespace) -> int:
 
     rights.require()
     user = os.environ.get("SUDO_UID") if os.geteuid() == 0 else None
-    child = Child(command, int(user) if user and user.isdigit() else None)
+    child = Child(command, int(user) if user and user.isdecimal() else None)
     try:
         plan = make_plan([child.target()], kernel.version(), debug_dirs=options.debug_dirs)
         output = asked.output or f"flowprof-{child.pid}.duckdb"
         code = recording.record(plan, asked, replace(options, release=child.release), output)
+    except FlowprofError as error:
+        child.abandon()
+        if child.exit_code is None:  # it runs: our trouble is not to end it
+            sys.stderr.write(f"flowprof: the command goes on without being recorded: {error.message}\n")
+            _wait(child)
+        raise
     except BaseException:
         child.abandon()
         raise
-    return child.wait() or code
+    if asked.ended_by in (signal.SIGTERM, signal.SIGHUP):  # sent to us only, or it has ended by now
+        os.kill(child.pid, asked.ended_by)
+    return _wait(child) or code
+
+
+def _wait(child: Child) -> int:
+    """Wait for the command. Ctrl-C is for it now; what asks flowprof itself to end is handed on to it."""
+
+    def hand_on(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+
+    previous = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, hand_on)
+    try:
+        return child.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
