@@ -120,7 +120,18 @@ def _say(line: str) -> None:
 
 def entry() -> None:
     """The console script."""
+    _open_streams()
     sys.exit(main())
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a stream was closed (`>&-`): else the next file to be opened would take its number."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    while opened <= 2:
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

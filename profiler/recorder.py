@@ -616,7 +616,8 @@ class Recorder:
         for site in sites:
             status = "refused" if site.refused else ("attached" if site.level in wanted else "planned")
             self._put("probe_site", {
-                "site_id": [site.site_id], "module_id": [self._module_numbers.get((site.pid, site.module.inode, site.engine))],
+                "site_id": [site.site_id],
+                "module_id": [self._module_numbers.get((site.pid, site.module.inode, site.engine))],
                 "probe": [site.probe.id], "level": [site.level], "kind": [site.probe.kind], "symbol": [site.symbol],
                 "file_offset": [site.offset], "instruction": [site.instruction], "cost_class": [site.cost_class],
                 "status": [status], "reason": [site.reason], "hits": [0], "cost_ns": [self._cost.get(site.cost_class)],

@@ -78,7 +78,7 @@ def open_target(pid: int) -> Target:
         raise _denied(pid, "its status") from error
     leader = _leader(pid)
     if leader != pid:
-        raise NotFoundError(f"{pid} is a thread of process {leader} ({name}), not a process.", f"flowprof attach {leader}")
+        raise NotFoundError(f"{pid} is a thread of process {leader} ({name}).", f"flowprof attach {leader}")
     if status == psutil.STATUS_ZOMBIE:
         raise NotFoundError(f"Process {pid} ({name}) has ended and waits for its parent to collect it.")
     try:

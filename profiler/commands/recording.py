@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -172,8 +171,11 @@ class _ProgressLine:
                 f"{progress.elapsed_s:6.1f} s   {progress.events:,} events   {progress.tokens:,} tokens   "
                 f"{progress.tokens_per_s:.0f} tokens/s   {progress.lost:,} lost   {progress.level} level "
             )
-            width = shutil.get_terminal_size().columns - 1  # a line that wraps would not be rewritten
-            sys.stderr.write(f"\r\x1b[K{line[:width]}")
+            try:
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            except OSError:
+                columns = 80
+            sys.stderr.write(f"\r\x1b[K{line[: columns - 1]}")  # a line that wraps would not be rewritten
             sys.stderr.flush()
             self._shown = True
 
