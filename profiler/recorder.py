@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flowprof.profiler import host, ring
+from flowprof.profiler.batch import Batch
 from flowprof.profiler.decode import Decoded, Decoder, Window
 from flowprof.profiler.errors import FlowprofError, NotFoundError, RecordingError
 from flowprof.profiler.graphs import FINGERPRINT, GraphBook, KnownGraph, graph_columns, live_modules, node_columns
@@ -107,8 +108,7 @@ class Recorder:
         self._next_graph = 0
         self._next_exec = 0
         self._layout: object = None
-        self._queue: dict[str, list[dict[str, object]]] = {}
-        self._queued_rows = 0
+        self._batch = Batch()
         self._written_at = self._read_at = self._looked_at = 0.0
         self._hits: np.ndarray = np.zeros(1, np.int64)
         self._cost: dict[str, float] = {}
@@ -184,7 +184,7 @@ class Recorder:
                 self._read_at = now
             if now >= deadline:
                 level, deadline = self._turn(controller, now)
-            if now - self._written_at >= WRITE_S or self._queued_rows > WRITE_ROWS:
+            if now - self._written_at >= WRITE_S or self._batch.rows > WRITE_ROWS:
                 self._decode()
                 self._flush()
                 self._written_at = now
@@ -363,11 +363,11 @@ class Recorder:
     def _queue_decoded(self, process: _Process, decoded: Decoded) -> None:
         pid = process.target.pid
         if decoded.graph_exec:
-            self._put("graph_exec", {**decoded.graph_exec, "pid": pid})
+            self._batch.put("graph_exec", {**decoded.graph_exec, "pid": pid})
             for graph_id in np.unique(np.asarray(decoded.graph_exec["graph_id"])).tolist():
                 self._write_undescribed(process, int(graph_id))
         if decoded.op_exec:
-            self._put("op_exec", dict(decoded.op_exec))
+            self._batch.put("op_exec", dict(decoded.op_exec))
         process.threads.update(decoded.thread_index)
         process.placed += len(decoded.op_exec.get("exec_id", ()))
         process.strangers += decoded.strangers
@@ -381,7 +381,7 @@ class Recorder:
             ("incomplete_graph", decoded.incomplete),
         ):
             if count:
-                self._put("loss", {"window_id": [window_id], "place": [place], "events": [count]})
+                self._batch.put("loss", {"window_id": [window_id], "place": [place], "events": [count]})
 
     def _self_check(self, process: _Process) -> None:
         """A probe site that was guessed (from the call graph, say) must hand over nodes of the live graphs."""
@@ -510,24 +510,19 @@ class Recorder:
 
     # -------------------------------------------------------------------- writing
 
-    def _put(self, table: str, columns: dict[str, object]) -> None:
-        self._queue.setdefault(table, []).append(columns)
-        first = next(iter(columns.values()))
-        self._queued_rows += len(first) if hasattr(first, "__len__") and not isinstance(first, str) else 1
-
     def _note(self, pid: int, what: str, detail: str) -> None:
-        self._put("event_note", {"at_ns": [_now_ns()], "pid": [pid], "what": [what], "detail": [detail]})
+        self._batch.put("event_note", {"at_ns": [_now_ns()], "pid": [pid], "what": [what], "detail": [detail]})
 
     def _write_graph(self, process: _Process, key: int, graph: KnownGraph) -> None:
-        self._put("graph", graph_columns(graph, process.target.pid, key))
-        self._put("graph_node", node_columns(graph))
+        self._batch.put("graph", graph_columns(graph, process.target.pid, key))
+        self._batch.put("graph_node", node_columns(graph))
         d = graph.description
         if d is not None and not process.book.model_written and d.model.parameters:
             process.book.model_written = True
             m = d.model
             pid = process.target.pid
             types = ", ".join(f"{name} {size * 100 // max(m.weight_bytes, 1)} %" for name, size in m.weight_types)
-            self._put("model", {
+            self._batch.put("model", {
                 "pid": [pid], "name": [mapped_model(pid)], "parameters": [m.parameters], "layers": [m.layers],
                 "embedding": [m.embedding], "vocabulary": [m.vocabulary], "experts": [m.experts],
                 "weight_bytes": [m.weight_bytes], "weight_types": [types],
@@ -537,7 +532,7 @@ class Recorder:
         key = process.book.undescribed_key(graph_id)
         if key is not None:
             graph = process.book.get(key)
-            self._put("graph", graph_columns(graph, process.target.pid, key))
+            self._batch.put("graph", graph_columns(graph, process.target.pid, key))
 
     def _flush(self, final: bool = False) -> None:
         """One transaction with everything that is queued, the finished windows and requests."""
@@ -545,27 +540,20 @@ class Recorder:
         for process in self._processes.values():
             done = process.requests.take(final)
             if done["pid"]:
-                self._put("request", done)  # type: ignore[arg-type]
+                self._batch.put("request", done)  # type: ignore[arg-type]
         horizon = min((p.decoder.horizon() for p in self._processes.values()), default=0)
         for window in settled:
             if final or (window.end_ns is not None and window.end_ns < horizon):
-                self._put("probe_window", {
+                self._batch.put("probe_window", {
                     "window_id": [window.window_id], "level": [window.level], "start_ns": [window.start_ns],
                     "end_ns": [window.end_ns], "graphs": [window.graphs], "tokens": [window.tokens],
                     "hits": [window.hits], "losses": [window.drops],
                 })  # fmt: skip
                 if window.drops:
-                    self._put("loss", {"window_id": [window.window_id], "place": ["ring"], "events": [window.drops]})
+                    self._batch.put("loss", {"window_id": [window.window_id], "place": ["ring"], "events": [window.drops]})
                 self._busy_dropped += window.busy_ns / 1e9
                 self._windows.remove(window) if window is not self._windows[-1] else None
-        if not self._queue:
-            return
-        with self._recording.batch():
-            for table, parts in self._queue.items():
-                for columns in _joined(parts):
-                    self._recording.append(table, columns)
-        self._queue.clear()
-        self._queued_rows = 0
+        self._batch.write(self._recording)
 
     def _write_facts(self) -> None:
         meta = {
@@ -583,7 +571,7 @@ class Recorder:
             self._recording.set_meta(key, value)
         self._write_rung()
         for target in self._plan.targets:
-            self._put("process", {
+            self._batch.put("process", {
                 "pid": [target.pid], "ppid": [target.ppid], "uid": [target.uid], "exe": [target.exe],
                 "cmdline": [target.cmdline[:4096]],
                 "started_ns": [_now_ns() - int((time.time() - target.started_at) * 1e9)],
@@ -605,7 +593,7 @@ class Recorder:
             if key in self._module_numbers:
                 continue
             number = self._module_numbers[key] = len(self._module_numbers) + 1
-            self._put("module", {
+            self._batch.put("module", {
                 "module_id": [number], "pid": [module.pid], "path": [module.path], "build_id": [build_id],
                 "engine": [engine], "size_bytes": [_size(module.open_path)],
                 "engine_version": [self._processes[module.pid].book.version if engine == "ggml" else None],
@@ -615,7 +603,7 @@ class Recorder:
         wanted = {"token", "graph", *self._options.levels}
         for site in sites:
             status = "refused" if site.refused else ("attached" if site.level in wanted else "planned")
-            self._put("probe_site", {
+            self._batch.put("probe_site", {
                 "site_id": [site.site_id],
                 "module_id": [self._module_numbers.get((site.pid, site.module.inode, site.engine))],
                 "probe": [site.probe.id], "level": [site.level], "kind": [site.probe.kind], "symbol": [site.symbol],
@@ -629,10 +617,10 @@ class Recorder:
         self._decode(final=True)
         if self._probes.thread_table_full:
             lost = self._probes.thread_table_full
-            self._put("loss", {"window_id": [self._windows[-1].window_id], "place": ["thread_table"], "events": [lost]})
+            self._batch.put("loss", {"window_id": [self._windows[-1].window_id], "place": ["thread_table"], "events": [lost]})
         for pid, process in self._processes.items():
             names = dict.fromkeys(process.threads, "") | threads_of(pid)
-            self._put("thread", {
+            self._batch.put("thread", {
                 "pid": [pid] * len(names), "tid": list(names), "comm": list(names.values()),
                 "ith": [process.threads.get(t) for t in names],
             })  # fmt: skip
@@ -684,39 +672,6 @@ UPDATE graph SET operators = n FROM (
     SELECT graph_id, count(*) AS n FROM graph_node WHERE executes GROUP BY graph_id
 ) counted WHERE graph.graph_id = counted.graph_id
 """
-
-
-def _joined(parts: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Parts with the same columns as one, so that a table gets one insert."""
-    if len(parts) == 1:
-        return parts
-    groups: dict[tuple[str, ...], list[dict[str, object]]] = {}
-    for part in parts:
-        groups.setdefault(tuple(part), []).append(part)
-    out: list[dict[str, object]] = []
-    for names, group in groups.items():
-        merged: dict[str, object] = {}
-        for name in names:
-            values = [part[name] for part in group]
-            if all(isinstance(v, np.ma.MaskedArray) for v in values):
-                merged[name] = np.ma.concatenate(values)  # type: ignore[no-untyped-call]
-            elif all(isinstance(v, np.ndarray) for v in values):
-                merged[name] = np.concatenate(values)  # type: ignore[arg-type]
-            elif all(isinstance(v, list | np.ndarray) for v in values):
-                merged[name] = [x for v in values for x in v]  # type: ignore[attr-defined]
-            else:
-                out += group
-                break
-        else:
-            out.append(merged)
-    return out
-
-
-def _pidfd(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        raise NotFoundError(f"process {pid} has ended") from error
 
 
 def _now_ns() -> int:

@@ -53,9 +53,11 @@ def run(asked: argparse.Namespace) -> int:
             obstacle = "recording failed as said above"
         elif code:
             return code
+    reports = [["report", asked.output, "--html", asked.html]]
     if obstacle:
         _use_packaged(obstacle, asked.output)
-    for arguments in (["report", asked.output], ["report", asked.output, "--html", asked.html]):
+        reports.insert(0, ["report", asked.output])  # `attach` has shown its own
+    for arguments in reports:
         code = cli.main(arguments)
         if code:
             return code
