@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from flowprof.profiler.store import Recording
 
 Columns = dict[str, object]
@@ -58,10 +57,3 @@ def _joined(parts: list[Columns]) -> list[Columns]:
         else:
             out.append(merged)
     return out
-
-
-def _pidfd(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        raise NotFoundError(f"process {pid} has ended") from error

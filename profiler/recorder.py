@@ -674,6 +674,13 @@ UPDATE graph SET operators = n FROM (
 """
 
 
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        raise NotFoundError(f"process {pid} has ended") from error
+
+
 def _now_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
