@@ -125,7 +125,8 @@ class Decoder:
             inside &= ops["tid"] == tid[np.clip(owner, 0, None)]
         out.unmatched += int((~inside).sum())
         deep = inside & np.isin(levels[np.clip(owner, 0, None)], ("op", "thread"))
-        self._operators(ops[deep], op_starts[deep], owner[deep], begin, end, graphs, first, windows, window, levels, out)
+        ours = ops[deep], op_starts[deep], owner[deep]
+        self._operators(*ours, begin, end, graphs, first, windows, window, levels, out)
         out.graph_exec = {
             "exec_id": np.arange(first, first + count, dtype=np.int64),
             "tid": tid.astype(np.int32),

@@ -550,7 +550,8 @@ class Recorder:
                     "hits": [window.hits], "losses": [window.drops],
                 })  # fmt: skip
                 if window.drops:
-                    self._batch.put("loss", {"window_id": [window.window_id], "place": ["ring"], "events": [window.drops]})
+                    lost = {"window_id": [window.window_id], "place": ["ring"], "events": [window.drops]}
+                    self._batch.put("loss", lost)
                 self._busy_dropped += window.busy_ns / 1e9
                 self._windows.remove(window) if window is not self._windows[-1] else None
         self._batch.write(self._recording)
@@ -617,7 +618,8 @@ class Recorder:
         self._decode(final=True)
         if self._probes.thread_table_full:
             lost = self._probes.thread_table_full
-            self._batch.put("loss", {"window_id": [self._windows[-1].window_id], "place": ["thread_table"], "events": [lost]})
+            window_id = self._windows[-1].window_id
+            self._batch.put("loss", {"window_id": [window_id], "place": ["thread_table"], "events": [lost]})
         for pid, process in self._processes.items():
             names = dict.fromkeys(process.threads, "") | threads_of(pid)
             self._batch.put("thread", {
