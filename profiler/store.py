@@ -292,7 +292,15 @@ def _table(name: str) -> str:
 # ---------------------------------------------------------------------- conditions of the file
 
 
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the file name {path!r} is not UTF-8", "name another file") from error
+
+
 def _check_destination(path: str, overwrite: bool) -> None:
+    _check_name(path)
     directory = Path(path).parent
     if not directory.is_dir():
         raise RecordingError(f"no directory {directory}", f"mkdir -p {directory}")
@@ -321,6 +329,7 @@ def _check_not_recording(path: str) -> None:
 
 
 def _check_source(path: str) -> None:
+    _check_name(path)
     try:
         with open(path, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

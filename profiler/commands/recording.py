@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,11 +85,16 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str)
     from flowprof.profiler.store import Recording
 
     show = _ProgressLine(asked.quiet)
+
+    def in_place() -> None:
+        show.begin()
+        options.release()
+
     with _Signals() as signals:
         with Recording.create(output, asked.force, _invoking_user()) as recording:
             recorder = None
             try:
-                recorder = Recorder(plan, recording, options, show)
+                recorder = Recorder(plan, recording, replace(options, release=in_place), show)
                 signals.recorder = recorder
                 progress = recorder.run()
             except BaseException:
@@ -162,7 +168,11 @@ class _ProgressLine:
     def __init__(self, quiet: bool) -> None:
         self._on = not quiet and sys.stderr.isatty()
         self._shown = False
-        if not quiet:
+        self._quiet = quiet
+
+    def begin(self) -> None:
+        """The probes are in place."""
+        if not self._quiet:
             _say("recording; Ctrl-C ends it")
 
     def __call__(self, progress: Progress) -> None:
