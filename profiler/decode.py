@@ -106,12 +106,12 @@ class Decoder:
         window = np.clip(np.searchsorted([w.start_ns for w in windows], begin, "right") - 1, 0, len(windows) - 1)
         levels = np.array([self._level(windows, w, b, e) for w, b, e in zip(window, begin, end, strict=True)], object)
         for number, graph, e in zip(window, graphs, end, strict=True):
-            tokens = graph.description.tokens or 0 if graph.description else 0
+            tokens = graph.tokens or 0
             windows[number].graphs += 1
             windows[number].tokens += tokens
             out.graphs += 1
             out.tokens += tokens
-            out.outputs += graph.description.outputs or 0 if graph.description else 0
+            out.outputs += graph.outputs or 0
             out.undescribed += not graph.described and e >= 0
         for number, b, e in zip(window, begin, end, strict=True):
             windows[number].busy_ns += int(e - b) if e >= 0 else 0

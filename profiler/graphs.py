@@ -31,7 +31,8 @@ class KnownGraph:
     described: bool
     addresses: NDArray[np.uint64]  # sorted
     nodes: NDArray[np.int32]  # node_index of each address
-    description: GraphDescription | None = None
+    tokens: int | None = None
+    outputs: int | None = None
 
 
 def live_modules(modules: Iterable[Module], debug_dirs: tuple[str, ...] = ()) -> list[LiveModule]:
@@ -140,7 +141,7 @@ class GraphBook:
                 return key
         return None
 
-    def describe(self, key: int, cgraph: int) -> KnownGraph | None:
+    def describe(self, key: int, cgraph: int) -> tuple[KnownGraph, GraphDescription] | None:
         """Read the graph at `cgraph` now; None when it is another one by now (it is tried again when it comes back)."""
         if self.layouts is None or self._names is None or key == 0:
             return None
@@ -154,11 +155,13 @@ class GraphBook:
             return None
         addresses = description.addresses[: description.n_nodes]
         order = np.argsort(addresses, kind="stable")
-        graph = KnownGraph(self._next_id(), True, addresses[order], order.astype(np.int32), description)
+        nodes = order.astype(np.int32)
+        # The description goes to the recording and is forgotten here: a long recording sees thousands of graphs.
+        graph = KnownGraph(self._next_id(), True, addresses[order], nodes, description.tokens, description.outputs)
         self._known[key] = graph
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
-        return graph
+        return graph, description
 
     def watched_node(self, description: GraphDescription) -> int:
         """1 + the index of the first node whose shape follows the context's length; 0: none found."""
@@ -168,28 +171,22 @@ class GraphBook:
         return 0
 
 
-def graph_columns(graph: KnownGraph, pid: int, key: int) -> dict[str, object]:
-    """The row of table `graph`."""
-    d = graph.description
+def graph_columns(graph_id: int, pid: int, key: int, d: GraphDescription | None) -> dict[str, object]:
+    """The row of table `graph`; without a description only its existence."""
     uid = None if key & FINGERPRINT or not key else key
     if d is None:
-        return {
-            "graph_id": [graph.graph_id], "pid": [pid], "uid": [uid], "phase": ["other"], "described": [False],
-        }  # fmt: skip
+        return {"graph_id": [graph_id], "pid": [pid], "uid": [uid], "phase": ["other"], "described": [False]}
     return {
-        "graph_id": [graph.graph_id], "pid": [pid], "uid": [uid], "nodes": [d.n_nodes], "operators": [d.operators],
+        "graph_id": [graph_id], "pid": [pid], "uid": [uid], "nodes": [d.n_nodes], "operators": [d.operators],
         "tokens": [d.tokens], "outputs": [d.outputs], "phase": [d.phase], "described": [True],
     }  # fmt: skip
 
 
-def node_columns(graph: KnownGraph) -> dict[str, object]:
+def node_columns(graph_id: int, d: GraphDescription) -> dict[str, object]:
     """The rows of table `graph_node`: nodes, then leaves."""
-    d = graph.description
-    if d is None:
-        return {}
     count = len(d.op)
     return {
-        "graph_id": np.full(count, graph.graph_id, np.int32), "node_index": np.arange(count, dtype=np.int32),
+        "graph_id": np.full(count, graph_id, np.int32), "node_index": np.arange(count, dtype=np.int32),
         "leaf": d.leaf, "op": list(d.op), "name": list(d.name), "type": list(d.type), "layer": list(d.layer),
         "block": list(d.block), "ne": d.ne.tolist(), "size_bytes": d.size_bytes,
         "sources": [list(s) for s in d.sources], "executes": d.executes,

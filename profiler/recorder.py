@@ -15,8 +15,9 @@ import numpy as np
 from flowprof.profiler import host, ring
 from flowprof.profiler.batch import Batch
 from flowprof.profiler.decode import Decoded, Decoder, Window
+from flowprof.profiler.describe import GraphDescription
 from flowprof.profiler.errors import FlowprofError, NotFoundError, RecordingError
-from flowprof.profiler.graphs import FINGERPRINT, GraphBook, KnownGraph, graph_columns, live_modules, node_columns
+from flowprof.profiler.graphs import FINGERPRINT, GraphBook, graph_columns, live_modules, node_columns
 from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, holds_engine, make_plan
 from flowprof.profiler.probes_in_place import ProbesInPlace
 from flowprof.profiler.requests import Requests
@@ -313,16 +314,17 @@ class Recorder:
                 self._describe(process, key, int(last["a"]))
 
     def _describe(self, process: _Process, key: int, cgraph: int) -> None:
-        graph = process.book.describe(key, cgraph)
-        if graph is None or graph.description is None:
+        found = process.book.describe(key, cgraph)
+        if found is None:
             return
+        graph, description = found
         if key & FINGERPRINT and process.book.layouts is not None:
-            watched = process.book.watched_node(graph.description)
+            watched = process.book.watched_node(description)
             if watched and watched != process.book.watched:
                 process.book.watched = watched
                 self._probes.set_layout(process.book.layouts, watched)  # keys change: graphs will be described again
         self._probes.set_known(key)
-        self._write_graph(process, key, graph)
+        self._write_graph(process, key, graph.graph_id, description)
 
     def _expect_layout(self, process: _Process) -> None:
         """Before the first graph: let the programs read through the layout that is most probable."""
@@ -513,11 +515,10 @@ class Recorder:
     def _note(self, pid: int, what: str, detail: str) -> None:
         self._batch.put("event_note", {"at_ns": [_now_ns()], "pid": [pid], "what": [what], "detail": [detail]})
 
-    def _write_graph(self, process: _Process, key: int, graph: KnownGraph) -> None:
-        self._batch.put("graph", graph_columns(graph, process.target.pid, key))
-        self._batch.put("graph_node", node_columns(graph))
-        d = graph.description
-        if d is not None and not process.book.model_written and d.model.parameters:
+    def _write_graph(self, process: _Process, key: int, graph_id: int, d: GraphDescription) -> None:
+        self._batch.put("graph", graph_columns(graph_id, process.target.pid, key, d))
+        self._batch.put("graph_node", node_columns(graph_id, d))
+        if not process.book.model_written and d.model.parameters:
             process.book.model_written = True
             m = d.model
             pid = process.target.pid
@@ -531,8 +532,7 @@ class Recorder:
     def _write_undescribed(self, process: _Process, graph_id: int) -> None:
         key = process.book.undescribed_key(graph_id)
         if key is not None:
-            graph = process.book.get(key)
-            self._batch.put("graph", graph_columns(graph, process.target.pid, key))
+            self._batch.put("graph", graph_columns(graph_id, process.target.pid, key, None))
 
     def _flush(self, final: bool = False) -> None:
         """One transaction with everything that is queued, the finished windows and requests."""
