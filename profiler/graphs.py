@@ -70,7 +70,7 @@ class GraphBook:
         self._attempts = 0
         self._known: OrderedDict[int, KnownGraph] = OrderedDict()
         self._unknown: dict[int, KnownGraph] = {}
-        self._written: set[int] = set()
+        self._unwritten: dict[int, int] = {}  # graph_id → key of undescribed graphs
 
     def expected(self) -> Layouts | None:
         """Today's layout, not verified: with it the programs can tell graphs apart from the first one on.
@@ -99,8 +99,9 @@ class GraphBook:
             self._known.move_to_end(key)
             return known
         if key not in self._unknown:
-            nothing = np.empty(0, np.uint64)
-            self._unknown[key] = KnownGraph(self._next_id(), False, nothing, np.empty(0, np.int32))
+            graph = KnownGraph(self._next_id(), False, np.empty(0, np.uint64), np.empty(0, np.int32))
+            self._unknown[key] = graph
+            self._unwritten[graph.graph_id] = key
         return self._unknown[key]
 
     def is_described(self, key: int) -> bool:
@@ -135,11 +136,7 @@ class GraphBook:
 
     def undescribed_key(self, graph_id: int) -> int | None:
         """The key of an undescribed graph the first time that it is asked for; None for all others."""
-        for key, graph in self._unknown.items():
-            if graph.graph_id == graph_id and key not in self._written:
-                self._written.add(key)
-                return key
-        return None
+        return self._unwritten.pop(graph_id, None)
 
     def describe(self, key: int, cgraph: int) -> tuple[KnownGraph, GraphDescription] | None:
         """Read the graph at `cgraph` now; None when it is another one by now (it is tried again when it comes back)."""
