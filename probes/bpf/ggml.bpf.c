@@ -183,37 +183,35 @@ int barrier(struct pt_regs *ctx)
 	return 0;
 }
 
-/* llama-server: void server_response::add_waiting_task_id(int) */
+/* one event with up to two values, now */
+static inline int report(struct pt_regs *ctx, u16 kind, u64 a, u64 b)
+{
+	u64 index;
+	u16 site = site_of(ctx);
+	count_hit(site);
+	struct event *e = reserve(kind, site, &index);
+	if (!e)
+		return 0;
+	e->a = a;
+	e->b = b;
+	e->ith = 0;
+	e->at_ns = bpf_ktime_get_ns();
+	publish(e, index);
+	return 0;
+}
+
+/* llama-server: void server_response::add_waiting_task_id(int), remove_waiting_task_id(int) */
 int request_post(struct pt_regs *ctx)
 {
-	u64 index;
-	u16 site = site_of(ctx);
-	count_hit(site);
-	struct event *e = reserve(REQUEST_POST, site, &index);
-	if (!e)
-		return 0;
-	e->a = (u32)PT_REGS_PARM2(ctx);
-	e->at_ns = bpf_ktime_get_ns();
-	publish(e, index);
-	return 0;
+	return report(ctx, REQUEST_POST, (u32)PT_REGS_PARM2(ctx), 0);
 }
 
-/* llama-server: void server_response::remove_waiting_task_id(int) */
 int request_done(struct pt_regs *ctx)
 {
-	u64 index;
-	u16 site = site_of(ctx);
-	count_hit(site);
-	struct event *e = reserve(REQUEST_DONE, site, &index);
-	if (!e)
-		return 0;
-	e->a = (u32)PT_REGS_PARM2(ctx);
-	e->at_ns = bpf_ktime_get_ns();
-	publish(e, index);
-	return 0;
+	return report(ctx, REQUEST_DONE, (u32)PT_REGS_PARM2(ctx), 0);
 }
 
-/* The set variants take const std::unordered_set<int>&: the first element is at _M_before_begin._M_nxt (+16), value +8. */
+/* The variants for several take const std::unordered_set<int>&: first element at _M_before_begin._M_nxt (+16), value +8. */
 static inline u64 first_of_set(u64 set)
 {
 	u64 node = 0;
@@ -226,63 +224,27 @@ static inline u64 first_of_set(u64 set)
 
 int request_post_set(struct pt_regs *ctx)
 {
-	u64 index;
-	u16 site = site_of(ctx);
-	count_hit(site);
-	struct event *e = reserve(REQUEST_POST, site, &index);
-	if (!e)
-		return 0;
-	e->a = first_of_set(PT_REGS_PARM2(ctx));
-	e->at_ns = bpf_ktime_get_ns();
-	publish(e, index);
-	return 0;
+	return report(ctx, REQUEST_POST, first_of_set(PT_REGS_PARM2(ctx)), 0);
 }
 
 int request_done_set(struct pt_regs *ctx)
 {
-	u64 index;
-	u16 site = site_of(ctx);
-	count_hit(site);
-	struct event *e = reserve(REQUEST_DONE, site, &index);
-	if (!e)
-		return 0;
-	e->a = first_of_set(PT_REGS_PARM2(ctx));
-	e->at_ns = bpf_ktime_get_ns();
-	publish(e, index);
-	return 0;
+	return report(ctx, REQUEST_DONE, first_of_set(PT_REGS_PARM2(ctx)), 0);
 }
 
 /* llama-server: void server_response::send(std::unique_ptr<server_task_result>&&); the result: vptr, int id, int id_slot */
 int request_result(struct pt_regs *ctx)
 {
-	u64 index, result = 0;
-	u16 site = site_of(ctx);
+	u64 result = 0;
 	u32 ids[2] = {0xffffffff, 0xffffffff};
-	count_hit(site);
 	bpf_probe_read_user(&result, sizeof(result), (void *)PT_REGS_PARM2(ctx));
 	if (result)
 		bpf_probe_read_user(&ids, sizeof(ids), (void *)(result + 8));
-	struct event *e = reserve(REQUEST_RESULT, site, &index);
-	if (!e)
-		return 0;
-	e->a = ids[0];
-	e->b = ids[1];
-	e->at_ns = bpf_ktime_get_ns();
-	publish(e, index);
-	return 0;
+	return report(ctx, REQUEST_RESULT, ids[0], ids[1]);
 }
 
-/* any function: counts its calls (tests and self-checks) */
+/* any function: its calls (tests, and the measured cost of a hit) */
 int call(struct pt_regs *ctx)
 {
-	u64 index;
-	u16 site = site_of(ctx);
-	count_hit(site);
-	struct event *e = reserve(CALL, site, &index);
-	if (!e)
-		return 0;
-	e->a = PT_REGS_PARM1(ctx);
-	e->at_ns = bpf_ktime_get_ns();
-	publish(e, index);
-	return 0;
+	return report(ctx, CALL, PT_REGS_PARM1(ctx), 0);
 }
