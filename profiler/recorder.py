@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from flowprof.profiler import host, ring
+from flowprof.profiler import __version__, facts, host, kernel, ring
 from flowprof.profiler.batch import Batch
 from flowprof.profiler.decode import Decoded, Decoder, Window
 from flowprof.profiler.describe import GraphDescription
-from flowprof.profiler.errors import FlowprofError, NotFoundError, RecordingError
+from flowprof.profiler.errors import FlowprofError, NotFoundError
 from flowprof.profiler.graphs import FINGERPRINT, GraphBook, graph_columns, live_modules, node_columns
 from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, holds_engine, make_plan
 from flowprof.profiler.probes_in_place import ProbesInPlace
 from flowprof.profiler.requests import Requests
-from flowprof.profiler.store import Recording
-from flowprof.profiler.target import Target, mapped_model, modules_of, open_target, threads_of
+from flowprof.profiler.store import Recording, read_sql
+from flowprof.profiler.target import Target, modules_of, open_target, threads_of
 from flowprof.profiler.windows import LONGEST_S, Controller, Seen
 
 READ_S = 0.25  # the rings are read so often at least
@@ -99,7 +99,7 @@ class Recorder:
         self._recording = recording
         self._on_progress = on_progress
         self._probes = ProbesInPlace(options.ring_shift, options.multi)
-        self._kernel = _kernel_version()
+        self._kernel = kernel.version()
         self._sites: list[PlannedSite] = list(plan.sites)
         self._module_numbers: dict[tuple[int, int, str], int] = {}  # (pid, inode, engine) → module_id
         self._plan = plan
@@ -520,14 +520,7 @@ class Recorder:
         self._batch.put("graph_node", node_columns(graph_id, d))
         if not process.book.model_written and d.model.parameters:
             process.book.model_written = True
-            m = d.model
-            pid = process.target.pid
-            types = ", ".join(f"{name} {size * 100 // max(m.weight_bytes, 1)} %" for name, size in m.weight_types)
-            self._batch.put("model", {
-                "pid": [pid], "name": [mapped_model(pid)], "parameters": [m.parameters], "layers": [m.layers],
-                "embedding": [m.embedding], "vocabulary": [m.vocabulary], "experts": [m.experts],
-                "weight_bytes": [m.weight_bytes], "weight_types": [types],
-            })  # fmt: skip
+            self._batch.put("model", facts.model_columns(process.target.pid, d.model))
 
     def _write_undescribed(self, process: _Process, graph_id: int) -> None:
         key = process.book.undescribed_key(graph_id)
@@ -544,11 +537,7 @@ class Recorder:
         horizon = min((p.decoder.horizon() for p in self._processes.values()), default=0)
         for window in settled:
             if final or (window.end_ns is not None and window.end_ns < horizon):
-                self._batch.put("probe_window", {
-                    "window_id": [window.window_id], "level": [window.level], "start_ns": [window.start_ns],
-                    "end_ns": [window.end_ns], "graphs": [window.graphs], "tokens": [window.tokens],
-                    "hits": [window.hits], "losses": [window.drops],
-                })  # fmt: skip
+                self._batch.put("probe_window", facts.window_columns(window))
                 if window.drops:
                     lost = {"window_id": [window.window_id], "place": ["ring"], "events": [window.drops]}
                     self._batch.put("loss", lost)
@@ -559,7 +548,7 @@ class Recorder:
     def _write_facts(self) -> None:
         meta = {
             **host.facts(),
-            "flowprof_version": _version(),
+            "flowprof_version": __version__,
             "command_line": self._options.command_line,
             "levels": ",".join(self._options.levels),
             "budget": "" if self._options.budget is None else str(self._options.budget),
@@ -572,45 +561,26 @@ class Recorder:
             self._recording.set_meta(key, value)
         self._write_rung()
         for target in self._plan.targets:
-            self._batch.put("process", {
-                "pid": [target.pid], "ppid": [target.ppid], "uid": [target.uid], "exe": [target.exe],
-                "cmdline": [target.cmdline[:4096]],
-                "started_ns": [_now_ns() - int((time.time() - target.started_at) * 1e9)],
-                "cpus_allowed": [_cpus_allowed(target.pid)],
-            })  # fmt: skip
+            self._batch.put("process", facts.process_columns(target, _now_ns()))
 
     def _write_rung(self) -> None:
-        steps = []
-        for ladder in self._plan.ladders:
-            if ladder.engine == "ggml" and (ladder.level in self._options.levels):
-                steps.append(f"{ladder.level}: {ladder.rung or 'not possible'}")
-        self._recording.set_meta("rung", "; ".join(steps))
-        missing = [f"{x.level}: {m}" for x in self._plan.ladders for m in x.missing if x.engine == "ggml"]
-        self._recording.set_meta("rung_reason", "; ".join(missing)[:2000])
+        rung, missing = facts.rung(self._plan, self._options.levels)
+        self._recording.set_meta("rung", rung)
+        self._recording.set_meta("rung_reason", missing)
 
     def _write_modules(self, plan: Plan) -> None:
         for module, engine, build_id in plan.modules:
             key = (module.pid, module.inode, engine)
-            if key in self._module_numbers:
-                continue
-            number = self._module_numbers[key] = len(self._module_numbers) + 1
-            self._batch.put("module", {
-                "module_id": [number], "pid": [module.pid], "path": [module.path], "build_id": [build_id],
-                "engine": [engine], "size_bytes": [_size(module.open_path)],
-                "engine_version": [self._processes[module.pid].book.version if engine == "ggml" else None],
-            })  # fmt: skip
+            if key not in self._module_numbers:
+                number = self._module_numbers[key] = len(self._module_numbers) + 1
+                version = self._processes[module.pid].book.version if engine == "ggml" else None
+                self._batch.put("module", facts.module_columns(number, module, engine, build_id, version))
 
     def _write_sites(self, sites: Sequence[PlannedSite]) -> None:
-        wanted = {"token", "graph", *self._options.levels}
         for site in sites:
-            status = "refused" if site.refused else ("attached" if site.level in wanted else "planned")
-            self._batch.put("probe_site", {
-                "site_id": [site.site_id],
-                "module_id": [self._module_numbers.get((site.pid, site.module.inode, site.engine))],
-                "probe": [site.probe.id], "level": [site.level], "kind": [site.probe.kind], "symbol": [site.symbol],
-                "file_offset": [site.offset], "instruction": [site.instruction], "cost_class": [site.cost_class],
-                "status": [status], "reason": [site.reason], "hits": [0], "cost_ns": [self._cost.get(site.cost_class)],
-            })  # fmt: skip
+            module_id = self._module_numbers.get((site.pid, site.module.inode, site.engine))
+            cost_ns = self._cost.get(site.cost_class)
+            self._batch.put("probe_site", facts.site_columns(site, module_id, cost_ns, self._options.levels))
 
     def _finish(self) -> None:
         """The last batch: what the rings still hold, windows, hits, threads, and the word that the end was clean."""
@@ -641,9 +611,8 @@ class Recorder:
                     "UPDATE process SET ended_ns = ?, exe = ?, cmdline = ? WHERE pid = ?",
                     [process.ended_ns, process.target.exe, process.target.cmdline[:4096], pid],
                 )
-            # A node that was never visited while its graph's operators were recorded is fused into another.
-            self._recording.execute(_SETTLE_FUSED)
-            self._recording.execute(_COUNT_OPERATORS)
+            self._recording.execute(read_sql("settle_fused.sql"))
+            self._recording.execute(read_sql("count_operators.sql"))
             for key, value in (
                 ("stopped_ns", _now_ns()), ("stopped_unix_ns", time.time_ns()),
                 ("ended_because", self._stop), ("clean_end", "yes"),
@@ -662,20 +631,6 @@ class Recorder:
         window.drops = self._probes.rings.drops - self._drops
 
 
-_SETTLE_FUSED = """
-UPDATE graph_node SET executes = false FROM (
-    SELECT graph_id, list(DISTINCT node_index) AS visited
-    FROM op_exec JOIN graph_exec USING (exec_id) WHERE level <> 'token' AND ith = 0 GROUP BY graph_id
-) seen
-WHERE graph_node.graph_id = seen.graph_id AND executes AND NOT list_contains(seen.visited, node_index)
-"""
-_COUNT_OPERATORS = """
-UPDATE graph SET operators = n FROM (
-    SELECT graph_id, count(*) AS n FROM graph_node WHERE executes GROUP BY graph_id
-) counted WHERE graph.graph_id = counted.graph_id
-"""
-
-
 def _pidfd(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
@@ -685,32 +640,3 @@ def _pidfd(pid: int) -> int:
 
 def _now_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-
-
-def _size(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return None
-
-
-def _cpus_allowed(pid: int) -> int | None:
-    try:
-        return len(os.sched_getaffinity(pid))
-    except OSError:
-        return None
-
-
-def _version() -> str:
-    from flowprof.profiler import __version__
-
-    return __version__
-
-
-def _kernel_version() -> tuple[int, int]:
-    from flowprof.profiler import kernel
-
-    return kernel.version()
-
-
-__all__ = ["Options", "Progress", "Recorder", "RecordingError"]
