@@ -79,7 +79,7 @@ def level_cost(windows: dict[str, np.ndarray], level: str, time_share: float) ->
     shallow = np.flatnonzero((names == "token") & usable)
     if len(shallow) == 0:
         return LevelCost(level, None, None, 0, int(np.sum(windows["steps"][deep])), time_share,
-                         "no token windows to compare with (--full)")  # fmt: skip
+                         _why_no_base(bool(np.any(names == "token"))))  # fmt: skip
     at, base = middle[shallow], log_time[shallow]
     position = np.searchsorted(at, middle[deep])
     before = np.clip(position - 1, 0, len(shallow) - 1)
@@ -109,6 +109,12 @@ def level_cost(windows: dict[str, np.ndarray], level: str, time_share: float) ->
     margin = student_t(count - 1) * math.sqrt(one * (1 / count + float((entering**2).sum())))
     interval = (math.exp(mean - margin), math.exp(mean + margin))
     return LevelCost(level, math.exp(mean), interval, count, steps, time_share, "")
+
+
+def _why_no_base(there_are_some: bool) -> str:
+    if there_are_some:
+        return "not measurable: too few tokens in the token windows; record longer"
+    return "no token windows to compare with (--full)"
 
 
 def student_t(freedom: int) -> float:
