@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler import bpf
-from flowprof.profiler.attach import AttachPoint, attach, multi_link_supported
+from flowprof.profiler import bpf, kernel
+from flowprof.profiler.attach import AttachPoint, attach
 from flowprof.profiler.describe import GraphChanged, describe_graph
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.layout import LayoutUnknown, resolve_layout
@@ -312,7 +312,7 @@ def compute_address(shared_server):
     module = modules_of(server.pid, [path])[0]
     os.environ["BCC_KERNEL_SOURCE"] = str(bpf.SOURCES)
     loaded = bpf.import_bcc().BPF(text=SEEN, cflags=["-Wno-everything"])
-    multi = multi_link_supported()
+    multi = kernel.version() >= kernel.UPROBE_MULTI
     function = loaded.load_func("hit", loaded.KPROBE, None, 48 if multi else -1)
     offset = module.elf.file_offset(module.elf.symbols().get("ggml_graph_compute").address)
     link = attach(bpf.Program("hit", function.fd), [AttachPoint(path, offset, 0)], server.pid, multi)
