@@ -154,7 +154,6 @@ class Recorder:
         self._written_at = time.monotonic()
         self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
         self._open_window("token")
-        self._options.release()
         for process in self._processes.values():
             process.book.prepare()
         cost, on_return = self._probes.measure_hit_cost(), self._probes.measure_hit_cost(is_return=True)
@@ -168,6 +167,7 @@ class Recorder:
         self._recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))
         self._recording.set_meta("cost_stepped_ns", round(cost.stepped_ns))
         self._write_sites(self._sites)
+        self._options.release()  # only now would a new graph be described in time
 
     def _loop(self, began: float) -> None:
         options = self._options
