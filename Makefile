@@ -51,8 +51,8 @@ build/lint/flowprof:
 format: $(STAMPS)/develop ## let ruff format the sources
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(STAMPS)/develop ## the benchmark table of the README (needs root; some minutes, on an idle machine)
-	$(BIN)/python -m pytest tests/benchmarks -p no:cacheprovider -s $(TESTS)
+bench: $(STAMPS)/develop ## the benchmark table of the README (root, idle machine, 12 minutes; BENCH=ring: a part)
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
 clean: ## remove what make built here (the model cache in ~/.cache/flowprof stays)
 	rm -rf $(VENV) build flowprof.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.duckdb demo.html
