@@ -19,7 +19,7 @@ from flowprof.profiler.describe import GraphDescription
 from flowprof.profiler.errors import FlowprofError, NotFoundError
 from flowprof.profiler.graphs import FINGERPRINT, GraphBook, graph_columns, live_modules, node_columns
 from flowprof.profiler.plan import LEVELS, Plan, PlannedSite, holds_engine, make_plan
-from flowprof.profiler.probes_in_place import ProbesInPlace
+from flowprof.profiler.probes_in_place import DEEP, ProbesInPlace
 from flowprof.profiler.requests import Requests
 from flowprof.profiler.store import Recording, read_sql
 from flowprof.profiler.target import Target, modules_of, open_target, threads_of
@@ -171,7 +171,7 @@ class Recorder:
 
     def _loop(self, began: float) -> None:
         options = self._options
-        deep = tuple(level for level in ("op", "thread") if level in options.levels)
+        deep = self._deep_levels()
         controller = Controller(deep, options.budget)
         level, length = controller.next()
         deadline = time.monotonic() + (length if not deep or level == "token" else 0.0)
@@ -217,9 +217,16 @@ class Recorder:
                 return window.level, now + 0.002  # a graph that began here may end here
         self._close_window()
         controller.ended(Seen(window.level, self._busy_since(), self._spent(window)))
+        controller.levels = self._deep_levels()
         level, length = controller.next()
         self._open_window(level)
         return level, time.monotonic() + length
+
+    def _deep_levels(self) -> tuple[str, ...]:
+        """The levels that were asked for and can be attached: a thread's end of work is nothing without its start."""
+        there = {site.level for site in self._sites if not site.refused}
+        wanted = [level for level in ("op", "thread") if level in self._options.levels]
+        return tuple(level for level in wanted if there.issuperset(DEEP[level]))
 
     def _open_window(self, level: str) -> None:
         if level != "token" and (not self._windows or self._windows[-1].level != level):
