@@ -159,7 +159,7 @@ int op_begin(struct pt_regs *ctx)
 	if (r->open == 1) {
 		if (r->node == node) /* nested operator functions of one node: the outer one counts */
 			return 0;
-		report_work(r, OP, site, now); /* no barrier in between: a single thread, or a build without them */
+		report_work(r, OP, site, r->start); /* no barrier in between: all that is known of it is its start */
 	}
 	r->node = node;
 	r->start = now;
