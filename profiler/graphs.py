@@ -19,6 +19,7 @@ from flowprof.profiler.target import Module
 from numpy.typing import NDArray
 
 FINGERPRINT = 1 << 63  # set in keys of builds whose graphs have no uid (probes/bpf/ggml.bpf.c)
+EMPTY_NODE = -2  # a view, say: older builds call the operator function for it all the same, which returns at once
 MAX_REMEMBERED = 2048  # described graphs kept in memory; older ones are described again when they come back
 MAX_RESOLVE_ATTEMPTS = 200
 
@@ -30,7 +31,7 @@ class KnownGraph:
     graph_id: int
     described: bool
     addresses: NDArray[np.uint64]  # sorted
-    nodes: NDArray[np.int32]  # node_index of each address
+    nodes: NDArray[np.int32]  # node_index of each address, or EMPTY_NODE
     tokens: int | None = None
     outputs: int | None = None
 
@@ -152,7 +153,8 @@ class GraphBook:
             return None
         addresses = description.addresses[: description.n_nodes]
         order = np.argsort(addresses, kind="stable")
-        nodes = order.astype(np.int32)
+        empty = np.isin(description.op[: description.n_nodes], [self._names.ops[at] for at in self._names.empty_ops])
+        nodes = np.where(empty, EMPTY_NODE, np.arange(description.n_nodes))[order].astype(np.int32)
         # The description goes to the recording and is forgotten here: a long recording sees thousands of graphs.
         graph = KnownGraph(self._next_id(), True, addresses[order], nodes, description.tokens, description.outputs)
         self._known[key] = graph
