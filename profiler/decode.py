@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flowprof.profiler import ring
-from flowprof.profiler.graphs import KnownGraph
+from flowprof.profiler.graphs import EMPTY_NODE, KnownGraph
 from numpy.typing import NDArray
 
 Events = NDArray[np.void]
@@ -189,6 +189,10 @@ class Decoder:
             at = np.clip(np.searchsorted(graph.addresses, ops["a"][mine]), 0, len(graph.addresses) - 1)
             hit = graph.addresses[at] == ops["a"][mine]
             node[mine] = np.where(hit, graph.nodes[at], -1)
+        real = node != EMPTY_NODE
+        ops, start, owner, tid, work_end, node = (x[real] for x in (ops, start, owner, tid, work_end, node))
+        follows = np.append((tid[1:] == tid[:-1]) & (owner[1:] == owner[:-1]), False)[: len(ops)]
+        finish = np.where(follows, np.append(start[1:], 0)[: len(ops)], end[owner])
         placed = node >= 0
         unknown = ~placed & np.array([graphs[o].described for o in owner], bool)
         out.strangers += int(unknown.sum())
