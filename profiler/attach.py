@@ -125,6 +125,7 @@ def _attach_error(path: str, pid: int, what: str) -> Exception:
     word = f"the kernel refused a {what} on {path} for process {pid}: {os.strerror(code)}"
     if code in (errno.EPERM, errno.EACCES):
         return PermissionDeniedError(word, "run as root, or with CAP_BPF and CAP_PERFMON: sudo flowprof …")
-    if code == errno.ESRCH or (code == errno.ENOENT and not os.path.exists(f"/proc/{pid}/maps")):
+    if code == errno.ESRCH or (code == errno.ENOENT and not os.path.exists(f"/proc/{pid}/exe")):
+        # A zombie has its files in /proc still, but neither a program nor a root.
         return NotFoundError(f"process {pid} is gone")
     return BpfError(word, "flowprof doctor")
