@@ -22,6 +22,7 @@ def run(asked: argparse.Namespace) -> int:
     from pathlib import Path
 
     from flowprof.profiler import kernel
+    from flowprof.profiler.cli import printable
     from flowprof.profiler.commands.attach import pids_of
     from flowprof.profiler.plan import make_plan, require_engine
     from flowprof.profiler.target import open_target
@@ -48,7 +49,7 @@ def run(asked: argparse.Namespace) -> int:
             sys.stdout.write(f"\n{ladder.pid} {ladder.engine} {ladder.level}: {ladder.rung or 'not possible'}")
             sys.stdout.write(f" ({ladder.meaning})\n" if ladder.rung else "\n")
             for missing in ladder.missing:
-                sys.stdout.write(f"  not: {missing}\n")
+                sys.stdout.write(f"  not: {printable(missing)}\n")
         for module, engine, build_id in plan.modules:
-            sys.stdout.write(f"{engine}: {module.path} build-id {build_id or 'none'}\n")
+            sys.stdout.write(f"{engine}: {printable(module.path)} build-id {build_id or 'none'}\n")
     return 0
