@@ -166,17 +166,19 @@ class Decoder:
     ) -> None:
         if not len(ops):
             return
-        tid = ops["tid"].astype(np.int64)
+        # One sequence per execution and thread index. Builds of 2023 have no fixed first thread: whichever is the last
+        # to finish a node takes index 0, prepares the next one and joins the others.
+        ith = ops["ith"].astype(np.int64)
         work_end = np.where(ops["kind"] == ring.OP_WORK, ops["at_ns"], -1)
         # Later barriers of an operator (in matrix products) move its end: the last per (thread, start) counts.
-        order = np.lexsort((work_end, start, tid))
-        ops, start, owner, tid, work_end = ops[order], start[order], owner[order], tid[order], work_end[order]
-        same_next = (tid[1:] == tid[:-1]) & (start[1:] == start[:-1])
+        order = np.lexsort((work_end, start, ith, owner))
+        ops, start, owner, ith, work_end = ops[order], start[order], owner[order], ith[order], work_end[order]
+        same_next = (ith[1:] == ith[:-1]) & (owner[1:] == owner[:-1]) & (start[1:] == start[:-1])
         keep = np.append(~same_next, True)
-        # Nested operator functions (one rung of the ladder has them) report one node twice in a row.
-        nested = (tid[1:] == tid[:-1]) & (ops["a"][1:] == ops["a"][:-1]) & (owner[1:] == owner[:-1]) & ~same_next
+        # Nested operator functions, and the stages of a node in old builds, report one node several times in a row.
+        nested = (ith[1:] == ith[:-1]) & (owner[1:] == owner[:-1]) & (ops["a"][1:] == ops["a"][:-1]) & ~same_next
         keep[1:] &= ~nested
-        ops, start, owner, tid, work_end = ops[keep], start[keep], owner[keep], tid[keep], work_end[keep]
+        ops, start, owner, ith, work_end = ops[keep], start[keep], owner[keep], ith[keep], work_end[keep]
         follows = np.append((tid[1:] == tid[:-1]) & (owner[1:] == owner[:-1]), False)
         finish = np.where(follows, np.append(start[1:], 0), end[owner])
         node = np.full(len(ops), -1, np.int32)
@@ -190,14 +192,14 @@ class Decoder:
             hit = graph.addresses[at] == ops["a"][mine]
             node[mine] = np.where(hit, graph.nodes[at], -1)
         real = node != EMPTY_NODE
-        ops, start, owner, tid, work_end, node = (x[real] for x in (ops, start, owner, tid, work_end, node))
-        follows = np.append((tid[1:] == tid[:-1]) & (owner[1:] == owner[:-1]), False)[: len(ops)]
+        ops, start, owner, ith, work_end, node = (x[real] for x in (ops, start, owner, ith, work_end, node))
+        follows = np.append((ith[1:] == ith[:-1]) & (owner[1:] == owner[:-1]), False)[: len(ops)]
         finish = np.where(follows, np.append(start[1:], 0)[: len(ops)], end[owner])
         placed = node >= 0
         unknown = ~placed & np.array([graphs[o].described for o in owner], bool)
         out.strangers += int(unknown.sum())
         out.unmatched += int(unknown.sum())
-        ith = ops["ith"].astype(np.int64)
+        tid = ops["tid"].astype(np.int64)
         self._demote_incomplete(owner[placed & (ith == 0)], owner, graphs, windows, window, levels, out)
         placed &= levels[owner] != "token"
         # The barrier can be left before the next operator starts, never after: an own-work end past the operator is
