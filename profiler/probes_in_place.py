@@ -88,9 +88,13 @@ class ProbesInPlace:
              watched, 1],
         )  # fmt: skip
 
-    def set_known(self, key: int) -> None:
-        """A graph that has been described need not ring again."""
-        self._bpf.insert("known_graphs", key)
+    def set_known(self, key: int, site_id: int) -> None:
+        """A graph that has been described need not ring again at this site."""
+        self._bpf.insert("known_graphs", key ^ site_id << 40)
+
+    def forget_known(self) -> None:
+        """Graphs of a program that is gone: let all ring again."""
+        self._bpf.clear("known_graphs")
 
     def site_hits(self, count: int) -> NDArray[np.int64]:
         """Hits of sites 0 … count-1 since the start."""

@@ -136,7 +136,7 @@ class Recorder:
         self._began = began
         try:
             self._begin()
-            self._loop(began)
+            self._loop(time.monotonic())
         finally:
             if self._windows:  # before detaching: a graph that ends while probes come off is not wholly covered
                 self._windows[-1].end_ns = _now_ns()
@@ -330,7 +330,9 @@ class Recorder:
             if watched and watched != process.book.watched:
                 process.book.watched = watched
                 self._probes.set_layout(process.book.layouts, watched)  # keys change: graphs will be described again
-        self._probes.set_known(key)
+        for site in process.sites:
+            if site.probe.program == "graph_begin":
+                self._probes.set_known(key, site.site_id)
         self._write_graph(process, key, graph.graph_id, description)
 
     def _expect_layout(self, process: _Process) -> None:
@@ -490,6 +492,7 @@ class Recorder:
         if not stayed:
             nothing = np.empty(0, ring.EVENT)
             self._queue_decoded(process, process.decoder.decode(nothing, self._windows, final=True))
+            self._probes.forget_known()
         self._plan = Plan(
             self._plan.targets, self._plan.sites + tuple(new),
             tuple(x for x in self._plan.ladders if x.pid != target.pid) + plan.ladders,
@@ -503,6 +506,8 @@ class Recorder:
         usable = [site for site in new if not site.refused]
         self._probes.load(usable)
         self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
+        if self._processes[target.pid].book.layouts is None:
+            self._processes[target.pid].book.prepare()
         self._write_sites(new)
 
     def _next_site(self) -> int:
@@ -603,7 +608,7 @@ class Recorder:
                 "pid": [pid] * len(names), "tid": list(names), "comm": list(names.values()),
                 "ith": [process.threads.get(t) for t in names],
             })  # fmt: skip
-            if process.book.trouble and process.book.layouts is None:
+            if process.book.trouble and process.book.layouts is None and self.progress.graphs:
                 self._note(pid, "layout unknown", process.book.trouble)
         self._flush(final=True)
         hits = self._probes.site_hits(len(self._sites) + 1)

@@ -70,6 +70,7 @@ class Recording:
                     db.execute(read_sql("schema.sql"))
                     db.execute(read_sql("views.sql"))
                     db.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
+                    db.execute("CHECKPOINT")  # closing would do it as well, and hide that there is no room
                 Path(draft).replace(path)
                 Path(f"{path}.wal").unlink(missing_ok=True)  # of the file just replaced
             finally:

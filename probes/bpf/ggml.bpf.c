@@ -15,8 +15,9 @@ struct layout {         /* filled by the loader from the resolved struct layouts
 };
 BPF_ARRAY(layouts, struct layout, 1);
 
-/* Graphs that the reader has described, by key. An unknown one rings, so that it is read while it is there. */
-BPF_HASH(known_graphs, u64, u64, 65536);
+/* Graphs that the reader has described, by key and site (every process counts its graphs from 1). An unknown one rings, so
+ * that it is read while it is there. A server makes new ones for ever: the oldest give way. */
+BPF_TABLE("lru_hash", u64, u64, known_graphs, 65536);
 BPF_RINGBUF_OUTPUT(doorbell, 1);
 
 struct running {        /* what a thread of the pool is at */
@@ -70,7 +71,8 @@ int graph_begin(struct pt_regs *ctx)
 	e->b = key;
 	e->c = (u32)n_nodes;
 	e->d = 0;
-	if (!key || !known_graphs.lookup(&key))
+	u64 known = key ^ (u64)site << 40;
+	if (!key || !known_graphs.lookup(&known))
 		doorbell.ringbuf_output(&key, sizeof(key), BPF_RB_FORCE_WAKEUP);
 	e->ith = 0;
 	e->at_ns = bpf_ktime_get_ns();
