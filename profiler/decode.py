@@ -179,8 +179,6 @@ class Decoder:
         nested = (ith[1:] == ith[:-1]) & (owner[1:] == owner[:-1]) & (ops["a"][1:] == ops["a"][:-1]) & ~same_next
         keep[1:] &= ~nested
         ops, start, owner, ith, work_end = ops[keep], start[keep], owner[keep], ith[keep], work_end[keep]
-        follows = np.append((tid[1:] == tid[:-1]) & (owner[1:] == owner[:-1]), False)
-        finish = np.where(follows, np.append(start[1:], 0), end[owner])
         node = np.full(len(ops), -1, np.int32)
         for graph_id in {graphs[o].graph_id for o in np.unique(owner)}:
             members = [i for i, g in enumerate(graphs) if g.graph_id == graph_id]
