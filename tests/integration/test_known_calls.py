@@ -1,0 +1,180 @@
+"""23 calls are 23 events: a C program whose calls are known, in every shape of binary, on both attach paths."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flowprof.profiler import attach, bpf, kernel, ring
+from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.sites import choose_entry_site, return_site
+
+pytestmark = pytest.mark.bpf
+
+CALLS = 23
+PROGRAM = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define VISIBLE __attribute__((noinline, visibility("default")))
+
+VISIBLE long known_call(long number, char *text) { return number + (long)strlen(text); }
+VISIBLE long other_call(long number) { return number * 3; }
+
+int main(void)
+{
+	char line[64];
+	while (fgets(line, sizeof(line), stdin)) {
+		long sum = 0;
+		for (long i = 0; i < atol(line); i++)
+			sum += known_call(1000 + i, line) + other_call(i);
+		printf("%ld\n", sum);
+		fflush(stdout);
+	}
+	return 0;
+}
+"""
+SHAPES = {
+    "pie": ["-pie", "-fPIE"],
+    "no-pie": ["-no-pie", "-fno-pie"],
+    "static": ["-static"],
+    "static-pie": ["-static-pie", "-fPIE"],
+    "stripped": ["-pie", "-fPIE", "-rdynamic", "-s"],
+    "frame-pointer": ["-no-pie", "-fno-omit-frame-pointer"],
+    "endbr64": ["-pie", "-fPIE", "-fcf-protection=full"],
+    "unoptimised": ["-O0"],
+}
+
+
+class Victim:
+    """The program, waiting for a number of calls on its input."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def call(self, times: int) -> int:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{times}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def end(self) -> None:
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("known-calls")
+    (folder / "known.c").write_text(PROGRAM)
+    compiler = shutil.which("gcc") or pytest.skip("needs gcc")
+
+    def compiled(shape: str) -> Path:
+        path = folder / shape
+        if not path.exists():
+            subprocess.run([compiler, "-O2", "known.c", "-o", path, *SHAPES[shape]], cwd=folder, check=True)
+        return path
+
+    return compiled
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["uprobe_multi", "perf_event"])
+def kernel_side(request: pytest.FixtureRequest) -> tuple[bpf.Module, ring.Rings, bool]:
+    multi = request.param
+    if multi and kernel.version() < kernel.UPROBE_MULTI:
+        pytest.xfail("this kernel has no uprobe_multi links")
+    module = bpf.Module("ggml.bpf.c", ring_shift=12, multi=multi)
+    rings = ring.Rings(module.map_fd("ring_heads"), module.map_fd("ring_events"), module.cpus, module.ring_shift)
+    return module, rings, multi
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_call_is_an_event(
+    build: Callable[[str], Path], kernel_side: tuple[bpf.Module, ring.Rings, bool], shape: str
+) -> None:
+    module, rings, multi = kernel_side
+    victim = Victim(build(shape))
+    elf = ElfFile(str(victim.path))
+    assert elf.is_pie == (shape not in ("no-pie", "static", "frame-pointer"))
+    assert elf.stripped == (shape == "stripped")
+    points = []
+    for cookie, name in ((7, "known_call"), (8, "other_call")):
+        symbol = elf.symbols().get(name)
+        assert symbol is not None
+        site = choose_entry_site(elf, symbol.address, 2, kernel.version())
+        points.append(attach.AttachPoint(str(victim.path), site.file_offset, cookie))
+        after = return_site(elf, symbol.address)
+        points.append(attach.AttachPoint(str(victim.path), after.file_offset, cookie + 2, is_return=True))
+    before = module.site_hits(11)
+    undisturbed = victim.call(CALLS)
+    held = attach.attach(module.program("call"), points, victim.process.pid, multi)
+    try:
+        probed = victim.call(CALLS)
+    finally:
+        held.close()
+    assert victim.call(CALLS) == probed == undisturbed, "the program computes what it computed without probes"
+    victim.end()
+    events = rings.read()
+    assert rings.drops == 0
+    assert np.array_equal(module.site_hits(11) - before, [0] * 7 + [CALLS] * 4)
+    assert set(events["kind"]) == {ring.CALL} and set(events["pid"]) == set(events["tid"]) == {victim.process.pid}
+    events = np.sort(events, order="at_ns")
+    assert events["a"][events["site"] == 7].tolist() == [1000 + i for i in range(CALLS)]
+    assert events["a"][events["site"] == 8].tolist() == list(range(CALLS))
+    assert [len(events[events["site"] == site]) for site in (7, 8, 9, 10)] == [CALLS] * 4
+    assert events["site"].tolist() == [7, 9, 8, 10] * CALLS, "entry, return, entry, return: in the order of time"
+
+
+def test_only_the_chosen_process(
+    build: Callable[[str], Path], kernel_side: tuple[bpf.Module, ring.Rings, bool]
+) -> None:
+    """The probe is on the file; a second process of the same program stays unseen."""
+    module, rings, multi = kernel_side
+    chosen, other = Victim(build("pie")), Victim(build("pie"))
+    elf = ElfFile(str(chosen.path))
+    symbol = elf.symbols().get("known_call")
+    assert symbol is not None
+    offset = choose_entry_site(elf, symbol.address, 1, kernel.version()).file_offset
+    point = attach.AttachPoint(str(chosen.path), offset, 3)
+    held = attach.attach(module.program("call"), [point], chosen.process.pid, multi)
+    other.call(CALLS)
+    chosen.call(CALLS)
+    held.close()
+    for victim in (chosen, other):
+        victim.end()
+    events = rings.read()
+    assert len(events) == CALLS and set(events["pid"]) == {chosen.process.pid}
+
+
+def test_a_full_ring_is_counted(build: Callable[[str], Path], kernel_side: tuple[bpf.Module, ring.Rings, bool]) -> None:
+    """What finds no room is counted, what was recorded is whole, and afterwards it goes on."""
+    module, rings, multi = kernel_side
+    victim = Victim(build("pie"))
+    elf = ElfFile(str(victim.path))
+    symbol = elf.symbols().get("known_call")
+    assert symbol is not None
+    offset = choose_entry_site(elf, symbol.address, 1, kernel.version()).file_offset
+    os.sched_setaffinity(victim.process.pid, {min(os.sched_getaffinity(0))})  # one ring, of 4096
+    held = attach.attach(
+        module.program("call"), [attach.AttachPoint(str(victim.path), offset, 3)], victim.process.pid, multi
+    )
+    try:
+        before = rings.drops
+        victim.call(10_000)
+        assert rings.fill > 0.9
+        kept = rings.read()
+        lost = rings.drops - before
+        assert lost > 5000 and len(kept) + lost == 10_000
+        assert kept["a"].tolist() == [1000 + i for i in range(len(kept))], "the first are kept"
+        victim.call(CALLS)
+        assert len(rings.read()) == CALLS and rings.drops - before == lost
+    finally:
+        held.close()
+        victim.end()
