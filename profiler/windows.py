@@ -66,7 +66,9 @@ class Controller:
         if self.budget is None:
             return
         earned = self.budget * MARGIN * seen.busy_s
-        self.credit_s = min(self.credit_s + earned, max(INITIAL_CREDIT_S, 5.0) * self.budget)
+        # Never so little that the shortest window of the dearest level cannot be saved up for.
+        dearest_s = max((self._slowdown[level] for level in self.levels), default=0.0) * DEEP_S[0]
+        self.credit_s = min(self.credit_s + earned, max(5.0 * self.budget, 1.5 * dearest_s))
         if seen.level in self._slowdown:
             self.credit_s -= seen.spent_s
             if seen.busy_s > 0.01:
