@@ -128,10 +128,17 @@ def resolve_layout(
 
     tried: list[str] = []
     known = KNOWN if table is None else table
-    for candidate in (*dwarf_layouts(modules, known), *known):
+
+    def preferred(fits: Layouts, before: Sequence[Layouts]) -> Layouts:
+        # The engine goes on meanwhile: one tried earlier may have met a graph that was being rebuilt.
+        chosen = next((x for x in before if not check(memory, cgraph_address, x, names)), fits)
+        return chosen if chosen.version == STATED else _with_uid(memory, cgraph_address, chosen, modules)
+
+    candidates = (*dwarf_layouts(modules, known), *known)
+    for number, candidate in enumerate(candidates):
         violations = check(memory, cgraph_address, candidate, names)
         if not violations:
-            return candidate if candidate.version == STATED else _with_uid(memory, cgraph_address, candidate, modules)
+            return preferred(candidate, candidates[:number])
         tried.append(f"{candidate.version}: {violations[0]}")
     try:
         inferred = infer_layouts(memory, cgraph_address, names)
@@ -139,7 +146,7 @@ def resolve_layout(
     except (LayoutUnknown, Unreadable) as error:
         violations = [error.message]
     if not violations:
-        return _with_uid(memory, cgraph_address, inferred, modules)
+        return preferred(inferred, candidates)
     tried.append(f"inferred from the live tensors: {violations[0]}")
     raise LayoutUnknown(
         "this build's ggml structs have a layout that flowprof does not understand; tried " + "; ".join(tried),
