@@ -70,6 +70,8 @@ def open_target(pid: int) -> Target:
             status, ppid, uid = process.status(), process.ppid(), process.uids().real
             name, started = shown(process.name()), process.create_time()
             cmdline = shown(" ".join(process.cmdline()))
+    except psutil.ZombieProcess as error:
+        raise NotFoundError(f"Process {pid} has ended and waits for its parent to collect it.") from error
     except psutil.NoSuchProcess as error:
         raise NotFoundError(
             f"There is no process {pid}.", "ps aux | grep llama; of a container's process give the host's pid"
