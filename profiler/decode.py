@@ -50,6 +50,40 @@ class Decoded:
     outputs: int = 0
 
 
+@dataclass(slots=True)
+class _Visits:
+    """Operator events as columns: a thread starts a node. An event is 64 bytes, of which few are needed again."""
+
+    node: NDArray[np.uint64]
+    start: NDArray[np.int64]
+    work_end: NDArray[np.int64]  # -1: not reported
+    tid: NDArray[np.int32]
+    ith: NDArray[np.int16]
+    owner: NDArray[np.int64]  # index of the execution
+
+    def of(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> _Visits:
+        """Some of them, or another order."""
+        if which.dtype == np.bool_ and which.all():
+            return self
+        return _Visits(
+            self.node[which], self.start[which], self.work_end[which], self.tid[which], self.ith[which],
+            self.owner[which],
+        )  # fmt: skip
+
+    def joined(self) -> NDArray[np.bool_]:
+        """Of every one but the last: whether the next belongs to the same thread of the same execution."""
+        one: NDArray[np.bool_] = (self.ith[1:] == self.ith[:-1]) & (self.owner[1:] == self.owner[:-1])
+        return one
+
+
+def _visits(events: Events, kind: NDArray[np.uint16], starts: NDArray[np.int64], which: NDArray[np.int64]) -> _Visits:
+    at = events["at_ns"][which]
+    return _Visits(
+        events["a"][which], starts[which], np.where(kind[which] == ring.OP_WORK, at, -1), events["tid"][which],
+        events["ith"][which].astype(np.int16), np.zeros(len(which), np.int64),
+    )  # fmt: skip
+
+
 class Decoder:
     """Decodes one process's events; keeps those of graphs that have not ended for the next call."""
 
@@ -68,31 +102,34 @@ class Decoder:
 
         events: any order, dtype ring.EVENT, graph and operator kinds of one process. windows: by start, gapless.
         """
-        events = np.concatenate([self.waiting, events])
-        events = events[np.argsort(events["at_ns"], kind="stable")]
-        execs, open_since = _executions(events)
+        if len(self.waiting):
+            events = np.concatenate([self.waiting, events])
+        kind = np.ascontiguousarray(events["kind"])
+        marks = events[(kind == ring.GRAPH_BEGIN) | (kind == ring.GRAPH_END)]
+        marks = marks[np.argsort(marks["at_ns"], kind="stable")]
+        execs, open_since = _executions(marks)
         # An operator that straddles "now" is complete only with its graph; so wait for the oldest open graph, and for
         # stragglers of the last ended one: they were published before its end.
         final = final or len(events) > MAX_WAITING  # a graph whose end was lost must not hold everything back
         horizon = np.iinfo(np.int64).max if final or open_since is None else open_since
         execs = [e for e in execs if e[0] < horizon]
-        starts = np.where(events["kind"] == ring.OP_WORK, events["b"].astype(np.int64), events["at_ns"])
-        self.waiting = events[starts >= horizon]
+        starts = np.where(kind == ring.OP_WORK, events["b"].view(np.int64), events["at_ns"])
+        late = starts >= horizon
+        self.waiting = events[late]
         if final:
-            execs += [(start, None, tid, key) for start, tid, key in _unended(events)]
+            execs += [(start, None, tid, key) for start, tid, key in _unended(marks)]
             execs.sort(key=lambda e: e[0])
         out = Decoded()
+        settled = np.flatnonzero(((kind == ring.OP) | (kind == ring.OP_WORK)) & ~late)
         if execs:
-            self._rows(events[starts < horizon], starts[starts < horizon], execs, windows, out)
+            self._rows(_visits(events, kind, starts, settled), execs, windows, out)
         else:
-            settled = events[starts < horizon]
-            out.unmatched = int(np.isin(settled["kind"], (ring.OP, ring.OP_WORK)).sum())
+            out.unmatched = len(settled)
         return out
 
     def _rows(
         self,
-        events: Events,
-        starts: NDArray[np.int64],
+        visits: _Visits,
         execs: list[tuple[int, int | None, int, int]],
         windows: Sequence[Window],
         out: Decoded,
@@ -116,17 +153,15 @@ class Decoder:
         for number, b, e in zip(window, begin, end, strict=True):
             windows[number].busy_ns += int(e - b) if e >= 0 else 0
 
-        is_op = np.isin(events["kind"], (ring.OP, ring.OP_WORK))
-        ops, op_starts = events[is_op], starts[is_op]
-        owner = np.searchsorted(begin, op_starts, "right") - 1
-        inside = (owner >= 0) & (op_starts <= np.where(end < 0, begin, end)[np.clip(owner, 0, None)])
+        visits.owner = np.searchsorted(begin, visits.start, "right") - 1
+        owner = np.clip(visits.owner, 0, None)
+        inside = (visits.owner >= 0) & (visits.start <= np.where(end < 0, begin, end)[owner])
         if count > 1 and (begin[1:] < end[:-1]).any():
             # Two graphs of one process at a time: only the thread that began a graph is sure to work on it.
-            inside &= ops["tid"] == tid[np.clip(owner, 0, None)]
-        out.unmatched += int((~inside).sum())
-        deep = inside & np.isin(levels[np.clip(owner, 0, None)], ("op", "thread"))
-        ours = ops[deep], op_starts[deep], owner[deep]
-        self._operators(*ours, begin, end, graphs, first, windows, window, levels, out)
+            inside &= visits.tid == tid[owner]
+        out.unmatched += len(inside) - int(np.count_nonzero(inside))
+        deep = inside & np.isin(levels, ("op", "thread"))[owner]
+        self._operators(visits.of(deep), begin, end, graphs, first, windows, window, levels, out)
         out.graph_exec = {
             "exec_id": np.arange(first, first + count, dtype=np.int64),
             "tid": tid.astype(np.int32),
@@ -152,9 +187,7 @@ class Decoder:
 
     def _operators(
         self,
-        ops: Events,
-        start: NDArray[np.int64],
-        owner: NDArray[np.int64],
+        visits: _Visits,
         begin: NDArray[np.int64],
         end: NDArray[np.int64],
         graphs: list[KnownGraph],
@@ -164,56 +197,57 @@ class Decoder:
         levels: NDArray[np.object_],
         out: Decoded,
     ) -> None:
-        if not len(ops):
+        if not len(visits.start):
             return
         # One sequence per execution and thread index. Builds of 2023 have no fixed first thread: whichever is the last
-        # to finish a node takes index 0, prepares the next one and joins the others.
-        ith = ops["ith"].astype(np.int64)
-        work_end = np.where(ops["kind"] == ring.OP_WORK, ops["at_ns"], -1)
+        # to finish a node takes index 0, prepares the next one and joins the others. Executions follow one another, so
+        # an order by start is one by execution too.
         # Later barriers of an operator (in matrix products) move its end: the last per (thread, start) counts.
-        order = np.lexsort((work_end, start, ith, owner))
-        ops, start, owner, ith, work_end = ops[order], start[order], owner[order], ith[order], work_end[order]
-        same_next = (ith[1:] == ith[:-1]) & (owner[1:] == owner[:-1]) & (start[1:] == start[:-1])
+        visits = visits.of(np.lexsort((visits.work_end, visits.start, visits.ith)))
+        one = visits.joined()
+        same_next = one & (visits.start[1:] == visits.start[:-1])
         keep = np.append(~same_next, True)
         # Nested operator functions, and the stages of a node in old builds, report one node several times in a row.
-        nested = (ith[1:] == ith[:-1]) & (owner[1:] == owner[:-1]) & (ops["a"][1:] == ops["a"][:-1]) & ~same_next
-        keep[1:] &= ~nested
-        ops, start, owner, ith, work_end = ops[keep], start[keep], owner[keep], ith[keep], work_end[keep]
-        node = np.full(len(ops), -1, np.int32)
-        for graph_id in {graphs[o].graph_id for o in np.unique(owner)}:
-            members = [i for i, g in enumerate(graphs) if g.graph_id == graph_id]
-            graph = graphs[members[0]]
-            mine = np.isin(owner, members)
-            if not graph.described:
-                continue
-            at = np.clip(np.searchsorted(graph.addresses, ops["a"][mine]), 0, len(graph.addresses) - 1)
-            hit = graph.addresses[at] == ops["a"][mine]
-            node[mine] = np.where(hit, graph.nodes[at], -1)
+        keep[1:] &= ~(one & (visits.node[1:] == visits.node[:-1]) & ~same_next)
+        visits = visits.of(keep)
+        described = np.array([g.described for g in graphs], bool)
+        graph_ids = np.array([g.graph_id for g in graphs], np.int64)
+        node = np.full(len(visits.start), -1, np.int32)
+        for graph_id in np.unique(graph_ids[described]):
+            graph = graphs[int(np.flatnonzero(graph_ids == graph_id)[0])]
+            mine = np.flatnonzero((graph_ids == graph_id)[visits.owner])
+            asked = visits.node[mine]
+            at = np.searchsorted(graph.addresses, asked)
+            at[at == len(graph.addresses)] = 0  # beyond the last: it will not compare equal
+            node[mine] = np.where(graph.addresses[at] == asked, graph.nodes[at], -1)
         real = node != EMPTY_NODE
-        ops, start, owner, ith, work_end, node = (x[real] for x in (ops, start, owner, ith, work_end, node))
-        follows = np.append((ith[1:] == ith[:-1]) & (owner[1:] == owner[:-1]), False)[: len(ops)]
-        finish = np.where(follows, np.append(start[1:], 0)[: len(ops)], end[owner])
+        visits, node = visits.of(real), node[real]
+        if not len(node):
+            return
+        owner = visits.owner
+        finish = np.where(np.append(visits.joined(), False), np.append(visits.start[1:], 0), end[owner])
         placed = node >= 0
-        unknown = ~placed & np.array([graphs[o].described for o in owner], bool)
-        out.strangers += int(unknown.sum())
-        out.unmatched += int(unknown.sum())
-        tid = ops["tid"].astype(np.int64)
-        self._demote_incomplete(owner[placed & (ith == 0)], owner, graphs, windows, window, levels, out)
-        placed &= levels[owner] != "token"
+        unknown = int(np.count_nonzero(~placed & described[owner]))
+        out.strangers += unknown
+        out.unmatched += unknown
+        turns = np.flatnonzero(np.append(True, visits.tid[1:] != visits.tid[:-1]))  # where another thread's begin
+        firsts = np.unique(visits.tid[turns], return_index=True)
+        out.thread_index = {int(t): int(visits.ith[turns[i]]) for t, i in zip(*firsts, strict=True)}
+        self._demote_incomplete(owner[placed & (visits.ith == 0)], owner, graphs, windows, window, levels, out)
+        placed &= (levels != "token")[owner]
         # The barrier can be left before the next operator starts, never after: an own-work end past the operator is
         # the sign of a barrier that belongs to the next one.
-        work_end = np.where(work_end > finish, finish, work_end)
+        visits.work_end = np.minimum(visits.work_end, finish)
+        visits, node, finish = visits.of(placed), node[placed], finish[placed]
         out.op_exec = {
-            "exec_id": (first + owner[placed]).astype(np.int64),
-            "node_index": node[placed],
-            "tid": tid[placed].astype(np.int32),
-            "ith": ith[placed].astype(np.int16),
-            "start_ns": start[placed],
-            "compute_end_ns": np.ma.masked_array(work_end[placed], work_end[placed] < 0),
-            "end_ns": finish[placed],
+            "exec_id": first + visits.owner,
+            "node_index": node,
+            "tid": visits.tid,
+            "ith": visits.ith,
+            "start_ns": visits.start,
+            "compute_end_ns": np.ma.masked_array(visits.work_end, visits.work_end < 0),
+            "end_ns": finish,
         }
-        firsts = np.unique(tid, return_index=True)
-        out.thread_index = {int(t): int(ith[i]) for t, i in zip(*firsts, strict=True)}
 
     def _demote_incomplete(
         self,
