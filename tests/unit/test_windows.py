@@ -1,0 +1,109 @@
+"""The budget controller on simulated targets: the budget is kept whatever the target does, and deep windows come."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from flowprof.profiler.windows import DEEP_S, FULL_S, SHALLOW_S, Controller, Seen
+
+Speed = Callable[[float], float]  # time (s) → slow-down of the thread level; the op level costs a third of it
+
+
+def simulate(
+    budget: float, cost: Speed, seconds: float, busy: Speed = lambda _: 1.0, stretch: float = 0.0
+) -> tuple[float, float, list[tuple[str, float]]]:
+    """Run a controller. Returns (seconds spent, busy seconds, windows). `stretch`: the shortest deep window."""
+    controller = Controller(("op", "thread"), budget)
+    now = spent_in_all = busy_in_all = 0.0
+    windows = []
+    while now < seconds:
+        level, length = controller.next()
+        if level != "token":
+            length = max(length, stretch)
+        busy_s = length * busy(now)
+        spent = {"token": 0.0, "op": cost(now) / 3, "thread": cost(now)}[level] * busy_s
+        controller.ended(Seen(level, busy_s, spent))
+        windows.append((level, length))
+        now, spent_in_all, busy_in_all = now + length, spent_in_all + spent, busy_in_all + busy_s
+    return spent_in_all, busy_in_all, windows
+
+
+TARGETS: dict[str, Speed] = {
+    "slow": lambda _: 0.01,
+    "as expected": lambda _: 0.15,
+    "fast": lambda _: 0.6,
+    "becomes fast": lambda now: 0.02 if now < 60 else 0.5,
+    "becomes slow": lambda now: 0.5 if now < 60 else 0.02,
+    "changes all the time": lambda now: 0.05 if int(now / 7) % 2 else 0.4,
+}
+
+
+@pytest.mark.parametrize("budget", [0.002, 0.01, 0.05])
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_budget_is_kept(target: str, budget: float) -> None:
+    spent, busy, windows = simulate(budget, TARGETS[target], 300)
+    assert spent <= budget * busy
+    deep = [level for level, _ in windows if level != "token"]
+    assert len(deep) >= 2 and abs(deep.count("op") - deep.count("thread")) <= 1, "both levels take turns"
+
+
+def test_the_budget_is_used() -> None:
+    spent, busy, _ = simulate(0.01, TARGETS["as expected"], 300)
+    assert spent > 0.6 * 0.01 * busy
+
+
+def test_a_slow_target_is_looked_at_half_of_the_time() -> None:
+    _, _, windows = simulate(0.01, lambda _: 0.002, 60)
+    deep = sum(length for level, length in windows if level != "token")
+    assert deep > 0.5 * 60
+    assert all(length <= DEEP_S[1] for level, length in windows if level != "token")
+
+
+def test_deep_windows_have_shallow_neighbours() -> None:
+    _, _, windows = simulate(0.01, TARGETS["changes all the time"], 120)
+    levels = [level for level, _ in windows]
+    assert all("token" in pair for pair in itertools.pairwise(levels))
+    assert levels[0] == "token"
+    assert all(length == SHALLOW_S for level, length in windows if level == "token")
+    assert all(DEEP_S[0] <= length <= DEEP_S[1] for level, length in windows if level != "token")
+
+
+def test_windows_that_were_stretched_are_paid_for() -> None:
+    """A long prefill keeps a deep window open for seconds: the budget is kept all the same, a little later."""
+    spent, busy, windows = simulate(0.01, TARGETS["as expected"], 600, stretch=2.0)
+    assert spent <= 0.012 * busy
+    assert sum(level != "token" for level, _ in windows) >= 5
+
+
+def test_an_idle_target_earns_nothing() -> None:
+    """Time in which no graph runs cannot be spent later: the account does not grow."""
+    spent, busy, _ = simulate(0.01, TARGETS["fast"], 300, busy=lambda now: 0.0 if now < 200 else 1.0)
+    assert spent <= 0.01 * busy + 0.05
+
+
+def test_what_a_level_costs_is_learnt() -> None:
+    controller = Controller(("op", "thread"), 0.01)
+    assert controller.slowdown("token") == 0
+    for _ in range(12):
+        controller.ended(Seen("thread", 0.5, 0.5 * 0.4))
+    assert controller.slowdown("thread") == pytest.approx(0.4, rel=0.01)
+    controller.ended(Seen("thread", 0.0, 0.0))
+    assert controller.slowdown("thread") == pytest.approx(0.4, rel=0.01), "an idle window teaches nothing"
+
+
+@pytest.mark.parametrize(("levels", "deepest"), [(("op",), "op"), (("op", "thread"), "thread")])
+def test_without_a_budget_the_deepest_level_stays(levels: tuple[str, ...], deepest: str) -> None:
+    controller = Controller(levels, None)
+    for _ in range(5):
+        assert controller.next() == (deepest, FULL_S)
+        controller.ended(Seen(deepest, 1.0, 0.5))
+
+
+@pytest.mark.parametrize("budget", [None, 0.01])
+def test_without_levels_there_is_only_the_token_level(budget: float | None) -> None:
+    controller = Controller((), budget)
+    for _ in range(5):
+        assert controller.next() == ("token", FULL_S)
+        controller.ended(Seen("token", 1.0, 0.0))
