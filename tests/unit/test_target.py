@@ -1,0 +1,176 @@
+"""Processes as /proc shows them: what is no target, names of any bytes, which file a module really is."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from flowprof.profiler.errors import FlowprofError, NotFoundError, UsageError
+from flowprof.profiler.target import contains, describe_modules, modules_of, open_target, shown, threads_of
+
+
+def refused(pid: int) -> FlowprofError:
+    with pytest.raises(FlowprofError) as caught:
+        open_target(pid)
+    assert len(caught.value.message.splitlines()) == 1
+    return caught.value
+
+
+@pytest.fixture
+def sleeper():  # type: ignore[no-untyped-def]
+    """A process that waits for the end of its input."""
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    _until(lambda: Path(f"/proc/{process.pid}/exe").resolve().name != Path(sys.executable).resolve().name)
+    yield process
+    process.communicate()
+
+
+def _until(condition) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_ourselves() -> None:
+    target = open_target(os.getpid())
+    assert (target.pid, target.ppid, target.uid) == (os.getpid(), os.getppid(), os.getuid())
+    assert Path(target.exe).samefile(sys.executable)
+    assert 0 <= time.time() - target.started_at < 24 * 3600
+    assert any("libc" in module.path for module in target.modules)
+    for module in target.modules:
+        assert os.stat(module.open_path).st_ino == module.inode
+        assert all(mapping.start < mapping.end for mapping in module.mappings)
+
+
+@pytest.mark.parametrize("pid", [0, -1, -(2**70)])
+def test_numbers_that_are_none(pid: int) -> None:
+    assert isinstance(refused(pid), UsageError)
+
+
+@pytest.mark.parametrize("pid", [2**22 + 1, 2**31, 2**64, 10**30])
+def test_numbers_of_nobody(pid: int) -> None:
+    error = refused(pid)
+    assert isinstance(error, NotFoundError) and str(pid) in error.message and error.hint
+
+
+def test_a_process_that_has_ended() -> None:
+    process = subprocess.Popen(["true"])
+    _until(lambda: Path(f"/proc/{process.pid}/stat").read_text().split(") ")[1][0] == "Z")
+    error = refused(process.pid)
+    assert isinstance(error, NotFoundError) and "has ended" in error.message
+    process.wait()
+    assert "There is no process" in refused(process.pid).message
+
+
+def test_a_thread_is_no_process() -> None:
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        error = refused(thread.native_id)
+        assert f"a thread of process {os.getpid()}" in error.message
+        assert error.hint == f"flowprof attach {os.getpid()}"
+        assert thread.native_id in threads_of(os.getpid())
+    finally:
+        go.set()
+        thread.join()
+
+
+def test_a_kernel_thread() -> None:
+    try:
+        kernel_threads = Path("/proc/2/comm").read_text() == "kthreadd\n"
+    except OSError:
+        kernel_threads = False
+    if not kernel_threads:
+        pytest.skip("no kernel threads are seen here (a container)")
+    assert "kernel thread" in refused(2).message or os.geteuid() != 0
+
+
+def test_a_32_bit_program(tmp_path: Path) -> None:
+    code = bytes.fromhex("b81d000000cd80ebf7")  # 1: mov $29, %eax (pause); int $0x80; jmp 1b
+    base = 0x08048000
+    header = b"\x7fELF\x01\x01\x01" + bytes(9)
+    header += struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, base + 84, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    segment = struct.pack("<IIIIIIII", 1, 0, base, base, 84 + len(code), 84 + len(code), 5, 4096)
+    program = tmp_path / "old"
+    program.write_bytes(header + segment + code)
+    program.chmod(0o755)
+    try:
+        process = subprocess.Popen([program])
+    except OSError:
+        pytest.skip("this kernel runs no 32-bit programs")
+    try:
+        error = refused(process.pid)
+        assert isinstance(error, UsageError) and "32-bit" in error.message
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_modules_of_nobody() -> None:
+    with pytest.raises(NotFoundError):
+        modules_of(2**22 + 1)
+    assert threads_of(2**22 + 1) == {}
+
+
+@pytest.mark.parametrize("after", ["kept", "deleted", "replaced"])
+def test_the_file_of_a_module_is_the_one_that_is_mapped(tmp_path: Path, after: str) -> None:
+    """uprobes go to the inode: a file of the same name is another one."""
+    libc = next(m.path for m in open_target(os.getpid()).modules if "libc.so" in m.path)
+    copy = tmp_path / "library\n(deleted) \x1b é.so"
+    copy.write_bytes(Path(libc).read_bytes())
+    inode = copy.stat().st_ino
+    ctypes.CDLL(str(copy))
+    if after != "kept":
+        copy.rename(tmp_path / "aside") if after == "replaced" else copy.unlink()
+    if after == "replaced":
+        copy.write_bytes(b"another file")
+    (module,) = [m for m in modules_of(os.getpid()) if m.inode == inode]
+    assert module.deleted == (after == "deleted")
+    if os.geteuid() == 0:
+        assert os.stat(module.open_path).st_ino == inode
+        assert contains(module.open_path, b"GNU C Library")
+    assert "\n" not in module.path
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    program = tmp_path / os.fsdecode(b"ca\xfft")
+    shutil.copy("/bin/cat", program)
+    process = subprocess.Popen([program, b"-"], stdin=subprocess.PIPE)
+    try:
+        _until(lambda: os.readlink(f"/proc/{process.pid}/exe") == str(program))
+        target = open_target(process.pid)
+        assert target.exe.endswith("/ca\\xfft") and "ca\\xfft -" in target.cmdline
+        target.cmdline.encode()
+        module = next(m for m in target.modules if "ca" in Path(m.path).name)
+        assert module.path.endswith("/ca\\xfft") and os.path.exists(module.open_path)
+        assert describe_modules([module]) == "ca\\xfft"
+    finally:
+        process.communicate()
+    assert shown("ä\udcff") == "ä\\xff"
+
+
+def test_markers(tmp_path: Path, sleeper) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "f"
+    file.write_bytes(b"x" * 10000 + b"marker")
+    assert contains(str(file), b"marker") and not contains(str(file), b"marked")
+    file.write_bytes(b"")
+    assert not contains(str(file), b"marker")
+    assert not contains(str(tmp_path), b"marker") and not contains("/nowhere", b"marker")
+    target = open_target(sleeper.pid)
+    assert target.with_marker(b"GNU C Library") and not target.with_marker(b"no such words are in there " * 2)
+
+
+def test_long_lists_are_cut() -> None:
+    modules = open_target(os.getpid()).modules
+    assert describe_modules(modules, 2).endswith(f"and {len({Path(m.path).name for m in modules}) - 2} more")
