@@ -154,11 +154,15 @@ class Decoder:
             windows[number].busy_ns += int(e - b) if e >= 0 else 0
 
         visits.owner = np.searchsorted(begin, visits.start, "right") - 1
-        owner = np.clip(visits.owner, 0, None)
-        inside = (visits.owner >= 0) & (visits.start <= np.where(end < 0, begin, end)[owner])
         if count > 1 and (begin[1:] < end[:-1]).any():
             # Two graphs of one process at a time: only the thread that began a graph is sure to work on it.
-            inside &= visits.tid == tid[owner]
+            visits.owner[:] = -1
+            for thread in np.unique(tid):
+                its, by_it = np.flatnonzero(tid == thread), visits.tid == thread
+                latest = np.searchsorted(begin[its], visits.start[by_it], "right") - 1
+                visits.owner[by_it] = np.where(latest < 0, -1, its[latest])
+        owner = np.clip(visits.owner, 0, None)
+        inside = (visits.owner >= 0) & (visits.start <= np.where(end < 0, begin, end)[owner])
         out.unmatched += len(inside) - int(np.count_nonzero(inside))
         deep = inside & np.isin(levels, ("op", "thread"))[owner]
         self._operators(visits.of(deep), begin, end, graphs, first, windows, window, levels, out)
