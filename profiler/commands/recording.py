@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -90,26 +91,54 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str)
         show.begin()
         options.release()
 
-    with _Signals() as signals:
-        with Recording.create(output, asked.force, _invoking_user()) as recording:
-            recorder = None
-            try:
-                recorder = Recorder(plan, recording, replace(options, release=in_place), show)
-                signals.recorder = recorder
-                progress = recorder.run()
-            except BaseException:
-                if recorder is None or not recorder.progress.events:
-                    for name in (output, f"{output}.wal"):  # nothing was recorded: leave no empty recording
-                        Path(name).unlink(missing_ok=True)
-                raise
-            finally:
-                show.end()
-        asked.ended_by = signals.number
+    kept = _Replaced(output if asked.force else "")
+    created, recorder = False, None
+    try:
+        with _Signals() as signals, Recording.create(output, asked.force, _invoking_user()) as recording:
+            created = True
+            recorder = Recorder(plan, recording, replace(options, release=in_place), show)
+            signals.recorder = recorder
+            progress = recorder.run()
+    except BaseException:
+        if created and (recorder is None or not recorder.progress.events):
+            for name in (output, f"{output}.wal"):  # nothing was recorded: leave no empty recording
+                Path(name).unlink(missing_ok=True)
+            kept.restore()
+        raise
+    finally:
+        kept.drop()
+        show.end()
+    asked.ended_by = signals.number
     if not asked.quiet:
         _say(f"{progress.ended_because}: {progress.events} events, {progress.tokens} tokens, {progress.lost} lost")
         _say(f"the recording: {output} (again: flowprof report {output}; a page: --html OUT)")
         return _report(output, asked.json)
     return 0
+
+
+class _Replaced:
+    """The recording that `-f` replaces: it can be had back until the new one holds something."""
+
+    def __init__(self, path: str) -> None:
+        self._kept: dict[str, str] = {}
+        for name in (path, f"{path}.wal") if path else ():
+            aside = f"{name}.{os.getpid()}.old"
+            with contextlib.suppress(OSError):  # not there, or a file system without hard links
+                os.link(name, aside, follow_symlinks=False)
+                self._kept[name] = aside
+
+    def restore(self) -> None:
+        """Put it back."""
+        for name, aside in self._kept.items():
+            with contextlib.suppress(OSError):
+                Path(aside).replace(name)
+        self._kept.clear()
+
+    def drop(self) -> None:
+        """It is not needed any more."""
+        for aside in self._kept.values():
+            Path(aside).unlink(missing_ok=True)
+        self._kept.clear()
 
 
 class _Signals:
