@@ -5,7 +5,7 @@ functions.
 
 The libraries are loaded in order (what they need first). Prints one JSON line with the graph's address and the truth
 about its nodes, as this program built them, then waits for the end of its input. Weights are Q8_0 and zero; the
-names are llama.cpp's. A line "COUNT THREADS" on its input makes it compute the graph so many times more, and say "done".
+names are llama.cpp's. A line "COUNT THREADS" on its input makes it compute the graph so many times more and say "done".
 """
 
 import ctypes
