@@ -204,10 +204,13 @@ class Decoder:
         if not len(visits.start):
             return
         # One sequence per execution and thread index. Builds of 2023 have no fixed first thread: whichever is the last
-        # to finish a node takes index 0, prepares the next one and joins the others. Executions follow one another, so
-        # an order by start is one by execution too.
+        # to finish a node takes index 0, prepares the next one and joins the others. Where executions follow one
+        # another, an order by start is one by execution too.
         # Later barriers of an operator (in matrix products) move its end: the last per (thread, start) counts.
-        visits = visits.of(np.lexsort((visits.work_end, visits.start, visits.ith)))
+        keys = [visits.work_end, visits.start, visits.ith]
+        if (begin[1:] < end[:-1]).any():
+            keys.append(visits.owner)
+        visits = visits.of(np.lexsort(keys))
         one = visits.joined()
         same_next = one & (visits.start[1:] == visits.start[:-1])
         keep = np.append(~same_next, True)
