@@ -26,8 +26,11 @@ from flowprof.profiler.target import Target, modules_of, open_target, threads_of
 from flowprof.profiler.windows import LONGEST_S, Controller, Seen
 
 READ_S = 0.25  # the rings are read so often at least
+FIRST_READ_S, SHORTEST_READ_S = 0.02, 0.005
+FULL = 0.25  # of a ring: read oftener
 WRITE_S = 1.0
-WRITE_ROWS = 250_000
+DECODE_EVENTS = 100_000  # decoded together: a small part of the rings, so that these do not run full meanwhile
+WRITE_ROWS = 245_760  # two of DuckDB's row groups: larger batches cost no less per row, smaller ones twice as much
 LOOK_S = 0.5  # targets are looked at so often
 TAIL_S = 0.02
 MIN_CHECKED, MAX_STRANGERS = 500, 0.05  # operators before a verdict; share that may be no nodes of their graph
@@ -111,6 +114,7 @@ class Recorder:
         self._layout: object = None
         self._batch = Batch()
         self._written_at = self._read_at = self._looked_at = 0.0
+        self._read_s = FIRST_READ_S
         self._hits: np.ndarray = np.zeros(1, np.int64)
         self._cost: dict[str, float] = {}
         self._drops = 0
@@ -178,17 +182,21 @@ class Recorder:
         while not self._stop:
             now = time.monotonic()
             end = began + options.duration_s if options.duration_s is not None else now + READ_S
-            rang = self._probes.doorbell.wait(min(deadline, end, now + min(READ_S, options.look_s)) - now)
+            rang = self._probes.doorbell.wait(min(deadline, end, now + min(self._read_s, options.look_s)) - now)
             now = time.monotonic()
-            if rang or now - self._read_at >= READ_S or self._probes.rings.fill > 0.25 or now >= deadline:
+            if rang or now - self._read_at >= self._read_s or self._probes.rings.fill > FULL or now >= deadline:
+                self._pace(self._probes.rings.fill)
                 self._take()
                 self._read_at = now
             if now >= deadline:
                 level, deadline = self._turn(controller, now)
-            if now - self._written_at >= WRITE_S or self._batch.rows > WRITE_ROWS:
+            due = now - self._written_at >= WRITE_S
+            if due or sum(len(part) for p in self._processes.values() for part in p.pending) > DECODE_EVENTS:
                 self._decode()
-                self._flush()
-                self._written_at = now
+                if due or self._batch.rows > WRITE_ROWS:
+                    self._take()  # writing takes a while
+                    self._flush()
+                    self._written_at = now
             look_s = LOOK_S if any(p.sites for p in self._processes.values()) else options.look_s
             if now - self._looked_at >= look_s:
                 self._look(now)
@@ -197,6 +205,13 @@ class Recorder:
                 self.stop("the time is up")
             if options.max_events is not None and self.progress.events >= options.max_events:
                 self.stop(f"--max-events {options.max_events} reached")
+
+    def _pace(self, fill: float) -> None:
+        """Read so often that the fullest ring is rarely fuller than FULL, and no oftener."""
+        if fill > FULL:
+            self._read_s = max(self._read_s / 2, SHORTEST_READ_S)
+        elif fill < FULL / 4:
+            self._read_s = min(self._read_s * 1.5, READ_S)
 
     # -------------------------------------------------------------------- windows
 
@@ -287,7 +302,9 @@ class Recorder:
     def _take(self) -> None:
         """Read the rings, hand events to their processes, describe graphs that are new."""
         events = self._probes.rings.read()
-        events = events[events["kind"] != ring.CALL]  # of the measurement of a hit's cost
+        calls = events["kind"] == ring.CALL  # of the measurement of a hit's cost
+        if calls.any():
+            events = events[~calls]
         if not len(events):
             return
         if self.progress.first_event_s is None:

@@ -126,7 +126,14 @@ class SyntheticProbes:
     def _nothing(self, *_: object) -> None:
         pass
 
-    load = attach_always = attach_deep = detach_deep = set_layout = set_known = close = _nothing
+    load = attach_always = attach_deep = detach_deep = set_layout = set_known = forget_known = close = _nothing
+
+
+class SyntheticRecorder(recorder.Recorder):
+    """The recorder, that is told that there are probes of every level."""
+
+    def _deep_levels(self) -> tuple[str, ...]:
+        return "op", "thread"
 
 
 class SyntheticBook:
@@ -183,7 +190,7 @@ def record(folder: str, rate: int, seconds: float) -> None:
         plan = Plan((open_target(producer[0].pid),), (), (), ())
         options = recorder.Options(budget=None, duration_s=seconds, release=produce)
         with Recording.create(path) as recording:
-            work = recorder.Recorder(plan, recording, options, progress)
+            work = SyntheticRecorder(plan, recording, options, progress)
             done = work.run()
     finally:
         producer[0].kill()
