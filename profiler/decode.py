@@ -207,10 +207,8 @@ class Decoder:
         # to finish a node takes index 0, prepares the next one and joins the others. Where executions follow one
         # another, an order by start is one by execution too.
         # Later barriers of an operator (in matrix products) move its end: the last per (thread, start) counts.
-        keys = [visits.work_end, visits.start, visits.ith]
-        if (begin[1:] < end[:-1]).any():
-            keys.append(visits.owner)
-        visits = visits.of(np.lexsort(keys))
+        by_graph = visits.owner if (begin[1:] < end[:-1]).any() else visits.ith
+        visits = visits.of(np.lexsort((visits.work_end, visits.start, visits.ith, by_graph)))
         one = visits.joined()
         same_next = one & (visits.start[1:] == visits.start[:-1])
         keep = np.append(~same_next, True)
