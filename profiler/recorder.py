@@ -123,6 +123,7 @@ class Recorder:
         self._op_events = 0
         self.progress = Progress()
         self._stop = ""
+        self._end_ns: int | None = None
         self._rate = (0.0, 0)
 
     # -------------------------------------------------------------------- the loop
@@ -142,8 +143,11 @@ class Recorder:
             self._begin()
             self._loop(time.monotonic())
         finally:
-            if self._windows:  # before detaching: a graph that ends while probes come off is not wholly covered
-                self._windows[-1].end_ns = _now_ns()
+            if self._windows:  # before detaching, which can take seconds: what comes meanwhile does not count
+                window = self._windows[-1]
+                self._end_ns = window.end_ns = _now_ns()
+                window.hits = int(self._hits_since().sum())
+                window.drops = self._probes.rings.drops - self._drops
             self._probes.close()
         self._finish()
         return self.progress
@@ -305,6 +309,8 @@ class Recorder:
         calls = events["kind"] == ring.CALL  # of the measurement of a hit's cost
         if calls.any():
             events = events[~calls]
+        if self._end_ns is not None:  # graphs that began before the end may still end
+            events = events[(events["at_ns"] <= self._end_ns) | (events["kind"] == ring.GRAPH_END)]
         if not len(events):
             return
         if self.progress.first_event_s is None:
@@ -652,12 +658,8 @@ class Recorder:
         self.progress.ended_because = self._stop
 
     def _close_window_for_good(self) -> None:
-        window = self._windows[-1]
-        window.end_ns = window.end_ns or _now_ns()
         time.sleep(TAIL_S)
         self._take()
-        window.hits = int(self._hits_since().sum())
-        window.drops = self._probes.rings.drops - self._drops
 
 
 def _pidfd(pid: int) -> int:
