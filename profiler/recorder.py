@@ -33,6 +33,7 @@ DECODE_EVENTS = 100_000  # decoded together: a small part of the rings, so that 
 WRITE_ROWS = 245_760  # two of DuckDB's row groups: larger batches cost no less per row, smaller ones twice as much
 LOOK_S = 0.5  # targets are looked at so often
 TAIL_S = 0.02
+SEES_ALL = "operator hook"  # the rung whose sites see every operator, fused ones by themselves
 MIN_CHECKED, MAX_STRANGERS = 500, 0.05  # operators before a verdict; share that may be no nodes of their graph
 _NEVER = np.iinfo(np.int64).max
 REQUEST_KINDS = (ring.REQUEST_POST, ring.REQUEST_RESULT, ring.REQUEST_DONE)
@@ -646,8 +647,10 @@ class Recorder:
                     "UPDATE process SET ended_ns = ?, exe = ?, cmdline = ? WHERE pid = ?",
                     [process.ended_ns, process.target.exe, process.target.cmdline[:4096], pid],
                 )
-            self._recording.execute(read_sql("settle_fused.sql"))
-            self._recording.execute(read_sql("count_operators.sql"))
+            if all(self._plan.rung(pid, "op") == SEES_ALL for pid in self._processes):
+                # On the other rungs a node that was not seen may have run all the same: nothing follows from it.
+                self._recording.execute(read_sql("settle_fused.sql"))
+                self._recording.execute(read_sql("count_operators.sql"))
             for key, value in (
                 ("stopped_ns", _now_ns()), ("stopped_unix_ns", time.time_ns()),
                 ("ended_because", self._stop), ("clean_end", "yes"),

@@ -35,8 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--overhead-budget",
         default=DEFAULT_BUDGET,
         metavar="PERCENT",
-        help=f"how much slower the target may become; deep probes are attached as seldom as that needs "
-        f"(default: {DEFAULT_BUDGET})",
+        help="how much slower the target may become; deep probes are attached as seldom as that needs "
+        "(default: 1%%)",
     )
     cost.add_argument("--full", action="store_true", help="the deepest level all the time, whatever it costs")
     parser.add_argument("--debug-dir", action="append", default=[], metavar="DIR", help="where debug files lie, too")

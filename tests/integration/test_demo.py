@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import psutil
@@ -14,23 +16,25 @@ from flowprof.profiler.commands import demo
 from flowprof.profiler.store import Recording
 
 
-def servers() -> set[int]:
-    """Process ids of the llama-servers that this test's own children left behind."""
+def servers(mark: str) -> set[int]:
+    """Process ids of the llama-servers that have `mark` in their environment: descendants of one demo."""
     found = set()
     for process in psutil.process_iter(["cmdline"]):
         if "flowprof.examples.llama_server" in (process.info["cmdline"] or []):
-            found.add(process.pid)
+            with contextlib.suppress(psutil.Error):
+                if mark in process.environ().values():
+                    found.add(process.pid)
     return found
 
 
 @pytest.mark.bpf
 @pytest.mark.engine
 def test_demo_records_a_real_server(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    before = servers()
-    done = flowprof("demo", "-d", "3s", "--model", "tiny", timeout=180)
+    mark = uuid.uuid4().hex
+    done = flowprof("demo", "-d", "3s", "--model", "tiny", timeout=180, env={"FLOWPROF_TEST_MARK": mark})
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert servers() <= before
+    assert not servers(mark)
     page = (tmp_path / "demo.html").read_text()
     assert page.lstrip().lower().startswith("<!doctype html") and "MUL_MAT" in page
     assert "MUL_MAT" in done.stdout

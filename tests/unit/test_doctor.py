@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import capstone
@@ -160,6 +161,8 @@ def test_this_process_as_a_target() -> None:
 
 def test_a_process_without_an_engine() -> None:
     with subprocess.Popen(["sleep", "30"]) as sleeping:
+        while "libc" not in Path(f"/proc/{sleeping.pid}/maps").read_text():
+            time.sleep(0.01)  # not loaded yet
         found = {check.name: check for check in doctor_target.checks(sleeping.pid)}
         sleeping.terminate()
     assert found["engine"].verdict is Verdict.FAIL
