@@ -14,9 +14,10 @@ stream would cost a tenth of a core of the two that the engine needs, and a long
 context grows). It is a mean, not a median: under a budget the cost lies in few short windows, which a median would
 not see. Starting, the first second (which spends the opening credit of the budget) and stopping lie outside.
 
-The ratio of a period is taken against the mean of the two bare periods around it, so a drift cancels out. Periods in
-which other processes or the hypervisor took more than a few percent of a processor are measured again, by that
-criterion alone. The result is the trimmed mean of the log ratios with a bootstrap 95 % interval.
+The ratio of a period is taken against the mean of the two bare periods around it, so a drift cancels out. The result
+is the trimmed mean of the log ratios with a bootstrap 95 % interval. Pairs in whose time other processes or the
+hypervisor took more than a few percent of a processor are left out, by that criterion alone, as long as five remain;
+the note says how many.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from row import Row, bootstrap
 FLOWPROF = (sys.executable, "-m", "flowprof.profiler.cli")
 TICKS = os.sysconf("SC_CLK_TCK")
 SETTLE_S = 1.0  # attached, but not measured: layouts, the cost of a hit, the budget's opening credit
-FOREIGN = 0.04  # of one processor, taken by others: the period is measured again
+FOREIGN = 0.04  # of one processor, taken by others: the pair is spoiled
 LONGEST_S = 240.0  # no further round after this, per model: on a slow or busy machine there are fewer pairs
 STATED_S = 20  # the recording whose own statement is shown
 MODES: dict[str, tuple[str, ...]] = {
