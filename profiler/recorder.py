@@ -339,10 +339,11 @@ class Recorder:
             if not process.book.resolve(int(newest["a"])) or not self._adopt_layout(process, events):
                 return
             begins = events[events["kind"] == ring.GRAPH_BEGIN]
-        for key in np.unique(begins["b"]).tolist():
+        begins = begins[np.lexsort((begins["at_ns"], begins["a"]))]
+        last = np.append(begins["a"][1:] != begins["a"][:-1], True)  # what was there before is there no more
+        for key, cgraph in begins[last][["b", "a"]].tolist():
             if key and not process.book.is_described(key):
-                last = begins[begins["b"] == key][-1]
-                self._describe(process, key, int(last["a"]))
+                self._describe(process, key, cgraph)
 
     def _describe(self, process: _Process, key: int, cgraph: int) -> None:
         found = process.book.describe(key, cgraph)
