@@ -368,5 +368,3 @@ def test_queries(flowprof, tmp_path: Path, sql: str, code: int, words: str) -> N
     done = flowprof("query", path, sql)
     complaint(done, code, words, hint="hint:" in done.stderr)
     assert path.read_bytes() == before and not Path("/tmp/flowprof-must-not-be").exists()
-
-

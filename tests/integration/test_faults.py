@@ -341,7 +341,7 @@ def test_two_targets(shared_server, start, tmp_path: Path) -> None:  # type: ign
     servers = [shared_server(threads=1), shared_server("moe", threads=1)]
     with busy(*servers) as requests:
         recording = start("attach", ",".join(str(s.pid) for s in servers), "-o", "x.duckdb").until()
-        requests.more(30)
+        requests.more(40)
         recording.process.send_signal(signal.SIGINT)
         assert recording.end() == 0, recording.said
     rows = read(tmp_path / "x.duckdb", "SELECT pid, count(*) FILTER (described) FROM graph_exec "
@@ -508,7 +508,7 @@ def test_plain_terminals(shared_server, start, environment: dict[str, str]) -> N
     server = shared_server(threads=1)
     with busy(server) as requests:
         recording = start("attach", server.pid, "-o", "x.duckdb", env=environment).until()
-        requests.more(5)
+        requests.more(30)
         recording.process.send_signal(signal.SIGINT)
         assert recording.end() == 0, recording.said
     assert "MUL_MAT" in recording.printed and "\x1b" not in recording.printed + recording.said
