@@ -52,7 +52,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process without any engine."""
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
-    time.sleep(0.1)
+    time.sleep(0.3)
     yield process
     process.communicate()
 
@@ -178,7 +178,7 @@ def test_another_users_process(flowprof, toy: Toy, open_folder: Path, verb: str)
 def test_not_root(flowprof, open_folder: Path) -> None:  # type: ignore[no-untyped-def]
     """One's own process can be looked at; recording needs more, and every lack is named."""
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, **NOBODY)  # type: ignore[call-overload]
-    time.sleep(0.1)
+    time.sleep(0.3)
     try:
         done = flowprof("attach", process.pid, "-o", "x.duckdb", **NOBODY)
         complaint(done, 4, "CAP_BPF", "CAP_PERFMON", "uid 65534")

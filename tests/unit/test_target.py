@@ -27,10 +27,18 @@ def refused(pid: int) -> FlowprofError:
 @pytest.fixture
 def sleeper():  # type: ignore[no-untyped-def]
     """A process that waits for the end of its input."""
-    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
-    _until(lambda: Path(f"/proc/{process.pid}/exe").resolve().name != Path(sys.executable).resolve().name)
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    _hear(process)
     yield process
     process.communicate()
+
+
+def _hear(process: subprocess.Popen[bytes]) -> None:
+    """Wait until `cat` answers: only then is it itself, with all its libraries."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(b"x\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"x\n"
 
 
 def _until(condition) -> None:  # type: ignore[no-untyped-def]
@@ -146,9 +154,9 @@ def test_the_file_of_a_module_is_the_one_that_is_mapped(tmp_path: Path, after: s
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     program = tmp_path / os.fsdecode(b"ca\xfft")
     shutil.copy("/bin/cat", program)
-    process = subprocess.Popen([program, b"-"], stdin=subprocess.PIPE)
+    process = subprocess.Popen([program, b"-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        _until(lambda: os.readlink(f"/proc/{process.pid}/exe") == str(program))
+        _hear(process)
         target = open_target(process.pid)
         assert target.exe.endswith("/ca\\xfft") and "ca\\xfft -" in target.cmdline
         target.cmdline.encode()
