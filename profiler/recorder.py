@@ -154,23 +154,23 @@ class Recorder:
         return self.progress
 
     def _begin(self) -> None:
-        """Attach first, so that the first event comes soon; what needs no event is done while they come in."""
+        """All that takes time comes first: from the first event on, graphs must be described while they are there."""
         for target in self._plan.targets:
             self._add_process(target)
-        usable = [site for site in self._sites if not site.refused]
-        self._probes.load(usable)
-        self._flush()  # now, so that nothing keeps us from the first graphs
-        self._written_at = time.monotonic()
-        self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
-        self._open_window("token")
         for process in self._processes.values():
             process.book.prepare()
+        usable = [site for site in self._sites if not site.refused]
+        self._probes.load(usable)
         cost, on_return = self._probes.measure_hit_cost(), self._probes.measure_hit_cost(is_return=True)
         self._cost = {
             "emulated": cost.cheap_ns,
             "single-stepped": cost.stepped_ns,
             "return": on_return.cheap_ns,
         }
+        self._flush()
+        self._written_at = time.monotonic()
+        self._probes.attach_always([site for site in usable if site.level in ("token", "graph")])
+        self._open_window("token")
         self._write_facts()
         self._write_modules(self._plan)
         self._recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))
