@@ -32,6 +32,8 @@ class Window:
     hits: int = 0
     drops: int = 0
     busy_ns: int = 0
+    steps: int = 0  # decode steps of one token
+    steps_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -150,8 +152,12 @@ class Decoder:
             out.tokens += tokens
             out.outputs += graph.outputs or 0
             out.undescribed += not graph.described and e >= 0
-        for number, b, e in zip(window, begin, end, strict=True):
-            windows[number].busy_ns += int(e - b) if e >= 0 else 0
+        for number, graph, b, e in zip(window, graphs, begin.tolist(), end.tolist(), strict=True):
+            if e >= 0:
+                windows[number].busy_ns += e - b
+                if graph.tokens == graph.outputs == 1:
+                    windows[number].steps += 1
+                    windows[number].steps_ns += e - b
 
         visits.owner = np.searchsorted(begin, visits.start, "right") - 1
         if count > 1 and (begin[1:] < end[:-1]).any():

@@ -34,6 +34,7 @@ WRITE_ROWS = 245_760  # two of DuckDB's row groups: larger batches cost no less 
 LOOK_S = 0.5  # targets are looked at so often
 TAIL_S = 0.02
 SEES_ALL = "operator hook"  # the rung whose sites see every operator, fused ones by themselves
+MIN_STEPS = 3  # decode steps before a window's speed says anything
 MIN_CHECKED, MAX_STRANGERS = 500, 0.05  # operators before a verdict; share that may be no nodes of their graph
 _NEVER = np.iinfo(np.int64).max
 REQUEST_KINDS = (ring.REQUEST_POST, ring.REQUEST_RESULT, ring.REQUEST_DONE)
@@ -236,7 +237,8 @@ class Recorder:
             if not idle and running_since >= window.start_ns and age < LONGEST_S:
                 return window.level, now + 0.002  # a graph that began here may end here
         self._close_window()
-        controller.ended(Seen(window.level, self._busy_since(), self._spent(window)))
+        step_s = window.steps_ns / window.steps / 1e9 if window.steps >= MIN_STEPS else None
+        controller.ended(Seen(window.level, self._busy_since(), self._spent(window), step_s))
         controller.levels = self._deep_levels()
         level, length = controller.next()
         self._open_window(level)

@@ -2,9 +2,10 @@
 
 A deep window (op or thread level) costs the target the time of its probe hits: hits x cost of a hit / threads. The
 controller keeps an account: every second in which graphs run earns `budget` seconds, every deep window spends what its
-hits cost. A deep window opens when the account covers what it will probably spend, so a slow target (few operators a
-second) is looked at deeply half of the time, a fast one rarely, and a target whose speed changes is followed. Deep and
-shallow (token) windows alternate, so that the recording's own slow-down can be measured from neighbours.
+hits cost, or what its decode steps were slower by than those of shallow windows, whichever is more. A deep window opens
+when the account covers what it will probably spend, so a slow target (few operators a second) is looked at deeply half
+of the time, a fast one rarely, and a target whose speed changes is followed. Deep and shallow (token) windows
+alternate, so that the recording's own slow-down can be measured from neighbours.
 
 Without a budget (`--full`) the deepest level stays on and windows are mere bookkeeping.
 """
@@ -29,6 +30,7 @@ class Seen:
     level: str
     busy_s: float
     spent_s: float
+    step_s: float | None = None  # mean time of its decode steps; None: too few
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class Controller:
     _turn: int = 0
     _slowdown: dict[str, float] = field(default_factory=lambda: dict(PRIOR_SLOWDOWN))
     _last: str = ""
+    _shallow_step_s: float | None = None  # of the last token window that had decode steps
+    _measured: dict[str, float] = field(default_factory=dict)  # smoothed slow-down of decode steps, by level
 
     def __post_init__(self) -> None:
         if self.budget is not None:
@@ -70,10 +74,23 @@ class Controller:
         dearest_s = max((self._slowdown[level] for level in self.levels), default=0.0) * DEEP_S[0]
         self.credit_s = min(self.credit_s + earned, max(5.0 * self.budget, 1.5 * dearest_s))
         if seen.level in self._slowdown:
-            self.credit_s -= seen.spent_s
+            spent_s = max(seen.spent_s, self._measured_slowdown(seen) * seen.busy_s)
+            self.credit_s -= spent_s
             if seen.busy_s > 0.01:
-                measured = max(seen.spent_s / seen.busy_s, 1e-4)
-                self._slowdown[seen.level] = 0.5 * self._slowdown[seen.level] + 0.5 * measured
+                self._slowdown[seen.level] = 0.5 * self._slowdown[seen.level] + 0.5 * max(spent_s / seen.busy_s, 1e-4)
+        elif seen.step_s is not None:
+            self._shallow_step_s = seen.step_s
+
+    def _measured_slowdown(self, seen: Seen) -> float:
+        """By how much the decode steps of windows like this one are slower than their shallow neighbours' (≥ 0).
+
+        The hits are not the whole price: the recorder's own work on a processor that the target wants is another part.
+        One window says little, so the figure is an average over the last few.
+        """
+        if seen.step_s is not None and self._shallow_step_s:
+            ratio = min(seen.step_s / self._shallow_step_s - 1, 2.0)
+            self._measured[seen.level] = 0.75 * self._measured.get(seen.level, ratio) + 0.25 * ratio
+        return max(self._measured.get(seen.level, 0.0), 0.0)
 
     def slowdown(self, level: str) -> float:
         """What a level costs, as a fraction of busy time, as far as is known now."""
