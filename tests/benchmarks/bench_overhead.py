@@ -47,7 +47,7 @@ FLOWPROF = (sys.executable, "-m", "flowprof.profiler.cli")
 TICKS = os.sysconf("SC_CLK_TCK")
 SETTLE_S = 1.0  # attached, but not measured: layouts, the cost of a hit, the budget's opening credit
 FOREIGN = 0.04  # of one processor, taken by others: the pair is spoiled
-LONGEST_S = 240.0  # no further round after this, per model: on a slow or busy machine there are fewer pairs
+LONGEST_S = 220.0  # no further round after this, per model: on a slow or busy machine there are fewer pairs
 STATED_S = 20  # the recording whose own statement is shown
 MODES: dict[str, tuple[str, ...]] = {
     "default (budget 1 %)": (),
