@@ -19,8 +19,9 @@ from flowprof.examples import llama_server, synthetic_model
 from flowprof.examples.llama_server import RunningServer
 from flowprof.profiler import kernel
 
-# Started in the background we would hand "ignore Ctrl-C" down to every program that a test starts.
+# Started in the background or by nohup we would hand "ignore this signal" down to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 CAN_RECORD = os.geteuid() == 0 and kernel.try_bpf() is None
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MUST_RUN = ("bpf", "engine") if CAN_RECORD else ()
