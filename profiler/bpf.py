@@ -7,6 +7,7 @@ given the project's own stub headers (probes/bpf/include) instead: nothing of th
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib
 import importlib.util
@@ -14,6 +15,8 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -111,8 +114,6 @@ class Module:
         # bcc's exit hook detaches what bcc attached; we attach through links of our own, so there is nothing to do.
         atexit_hook = getattr(self._module, "cleanup", None)
         if atexit_hook is not None:
-            import atexit
-
             atexit.unregister(atexit_hook)
 
     def program(self, name: str) -> Program:
@@ -172,35 +173,34 @@ def _first_error(text: str, error: Exception) -> str:
     return lines[-1][:300] if lines else str(error)
 
 
-class _kernel_source:  # noqa: N801 - used as a context manager, reads like a function
+@contextmanager
+def _kernel_source() -> Iterator[None]:
     """Point bcc to the stub headers while it compiles: it wants a tree with `include/` in it."""
-
-    def __enter__(self) -> None:
-        self._old = os.environ.get("BCC_KERNEL_SOURCE")
-        os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES)
-
-    def __exit__(self, *_: object) -> None:
-        if self._old is None:
-            os.environ.pop("BCC_KERNEL_SOURCE", None)
+    old = os.environ.get("BCC_KERNEL_SOURCE")
+    os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES)
+    try:
+        yield
+    finally:
+        if old is None:
+            del os.environ["BCC_KERNEL_SOURCE"]
         else:
-            os.environ["BCC_KERNEL_SOURCE"] = self._old
+            os.environ["BCC_KERNEL_SOURCE"] = old
 
 
-class _captured_stderr:  # noqa: N801
+@contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
     """Catch what libbcc prints on file descriptor 2, so that it becomes one sentence instead of a screenful."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
 
-    def __enter__(self) -> Any:
-        sys.stderr.flush()
-        self._file = tempfile.TemporaryFile()
-        self._saved = os.dup(2)
-        os.dup2(self._file.fileno(), 2)
-        return self._text
+        def text() -> str:
+            file.seek(0)
+            return file.read(1 << 20).decode(errors="replace")
 
-    def _text(self) -> str:
-        self._file.seek(0)
-        return self._file.read(1 << 20).decode(errors="replace")
-
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
-        self._file.close()
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield text
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -31,7 +31,6 @@ class Window:
     tokens: int = 0
     hits: int = 0
     drops: int = 0
-    busy_ns: int = 0
     steps: int = 0  # decode steps of one token
     steps_ns: int = 0
 
@@ -50,6 +49,7 @@ class Decoded:
     graphs: int = 0
     tokens: int = 0
     outputs: int = 0
+    busy_ns: int = 0  # inside graphs
 
 
 @dataclass(slots=True)
@@ -154,7 +154,7 @@ class Decoder:
             out.undescribed += not graph.described and e >= 0
         for number, graph, b, e in zip(window, graphs, begin.tolist(), end.tolist(), strict=True):
             if e >= 0:
-                windows[number].busy_ns += e - b
+                out.busy_ns += e - b
                 if graph.tokens == graph.outputs == 1:
                     windows[number].steps += 1
                     windows[number].steps_ns += e - b

@@ -121,7 +121,7 @@ class Recorder:
         self._cost: dict[str, float] = {}
         self._drops = 0
         self._threads = float(os.cpu_count() or 1)
-        self._busy_accounted = 0.0
+        self._busy_ns = 0  # time in graphs that the controller has not been told of
         self._op_events = 0
         self.progress = Progress()
         self._stop = ""
@@ -238,7 +238,8 @@ class Recorder:
                 return window.level, now + 0.002  # a graph that began here may end here
         self._close_window()
         step_s = window.steps_ns / window.steps / 1e9 if window.steps >= MIN_STEPS else None
-        controller.ended(Seen(window.level, self._busy_since(), self._spent(window), step_s))
+        controller.ended(Seen(window.level, self._busy_ns / 1e9, self._spent(window), step_s))
+        self._busy_ns = 0
         controller.levels = self._deep_levels()
         level, length = controller.next()
         self._open_window(level)
@@ -296,13 +297,6 @@ class Recorder:
         elif window.level == "op" and self._op_events:
             self._threads = max(1.0, op_hits / self._op_events)
         return spent / 1e9 / max(self._threads, 1.0)
-
-    def _busy_since(self) -> float:
-        total = sum(w.busy_ns for w in self._windows) / 1e9 + self._busy_dropped
-        gained, self._busy_accounted = total - self._busy_accounted, total
-        return gained
-
-    _busy_dropped = 0.0
 
     # -------------------------------------------------------------------- events
 
@@ -407,6 +401,7 @@ class Recorder:
         if decoded.op_exec:
             self._batch.put("op_exec", dict(decoded.op_exec))
         process.threads.update(decoded.thread_index)
+        self._busy_ns += decoded.busy_ns
         process.placed += len(decoded.op_exec.get("exec_id", ()))
         process.strangers += decoded.strangers
         self._self_check(process)
@@ -580,8 +575,8 @@ class Recorder:
                 if window.drops:
                     lost = {"window_id": [window.window_id], "place": ["ring"], "events": [window.drops]}
                     self._batch.put("loss", lost)
-                self._busy_dropped += window.busy_ns / 1e9
-                self._windows.remove(window) if window is not self._windows[-1] else None
+                if window is not self._windows[-1]:
+                    self._windows.remove(window)
         self._batch.write(self._recording)
 
     def _write_facts(self) -> None:
@@ -623,7 +618,8 @@ class Recorder:
 
     def _finish(self) -> None:
         """The last batch: what the rings still hold, windows, hits, threads, and the word that the end was clean."""
-        self._close_window_for_good()
+        time.sleep(TAIL_S)  # an event may be half written
+        self._take()
         self._decode(final=True)
         if self._probes.thread_table_full:
             lost = self._probes.thread_table_full
@@ -648,7 +644,7 @@ class Recorder:
             for pid, process in self._processes.items():
                 self._recording.execute(  # the program may be another one than at the start
                     "UPDATE process SET ended_ns = ?, exe = ?, cmdline = ? WHERE pid = ?",
-                    [process.ended_ns, process.target.exe, process.target.cmdline[:4096], pid],
+                    [process.ended_ns, process.target.exe, process.target.cmdline[: facts.MAX_CMDLINE], pid],
                 )
             if all(self._plan.rung(pid, "op") == SEES_ALL for pid in self._processes):
                 # On the other rungs a node that was not seen may have run all the same: nothing follows from it.
@@ -662,10 +658,6 @@ class Recorder:
         self.progress.lost = self._probes.rings.drops
         self.progress.elapsed_s = time.monotonic() - self._began
         self.progress.ended_because = self._stop
-
-    def _close_window_for_good(self) -> None:
-        time.sleep(TAIL_S)
-        self._take()
 
 
 def _pidfd(pid: int) -> int:

@@ -32,6 +32,23 @@ static inline u16 site_of(struct pt_regs *ctx)
 	return bpf_get_attach_cookie(ctx); /* the cookie is the site's number in the plan */
 }
 
+/* one event with up to two values, now */
+static inline int report(struct pt_regs *ctx, u16 kind, u64 a, u64 b)
+{
+	u64 now = bpf_ktime_get_ns(), index;
+	u16 site = site_of(ctx);
+	count_hit(site);
+	struct event *e = reserve(kind, site, &index);
+	if (!e)
+		return 0;
+	e->a = a;
+	e->b = b;
+	e->ith = 0;
+	e->at_ns = now;
+	publish(e, index);
+	return 0;
+}
+
 int graph_begin(struct pt_regs *ctx)
 {
 	u16 site = site_of(ctx);
@@ -82,17 +99,7 @@ int graph_begin(struct pt_regs *ctx)
 
 int graph_end(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns(), index;
-	u16 site = site_of(ctx);
-	count_hit(site);
-	struct event *e = reserve(GRAPH_END, site, &index);
-	if (!e)
-		return 0;
-	e->a = PT_REGS_RC(ctx);
-	e->ith = 0;
-	e->at_ns = now;
-	publish(e, index);
-	return 0;
+	return report(ctx, GRAPH_END, PT_REGS_RC(ctx), 0);
 }
 
 static inline u32 thread_index(struct pt_regs *ctx)
@@ -182,23 +189,6 @@ int barrier(struct pt_regs *ctx)
 		return 0;
 	r->open = 2; /* reported; a later barrier of the same operator moves its end */
 	report_work(r, OP_WORK, site, now);
-	return 0;
-}
-
-/* one event with up to two values, now */
-static inline int report(struct pt_regs *ctx, u16 kind, u64 a, u64 b)
-{
-	u64 index;
-	u16 site = site_of(ctx);
-	count_hit(site);
-	struct event *e = reserve(kind, site, &index);
-	if (!e)
-		return 0;
-	e->a = a;
-	e->b = b;
-	e->ith = 0;
-	e->at_ns = bpf_ktime_get_ns();
-	publish(e, index);
 	return 0;
 }
 
