@@ -130,8 +130,8 @@ def _open_streams() -> None:
     while opened <= 2:
         opened = os.open(os.devnull, os.O_RDWR)
     os.close(opened)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 (for good)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 (for good)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ _COMPUTE_FLAG = 0x10
 _SUB_OPS = ("UNARY", "GLU")
 
 
-class GraphChanged(FlowprofError):  # noqa: N818
+class GraphChanged(FlowprofError):  # noqa: N818 (it says what happened, and is not always an error)
     """The graph was rebuilt while it was read, or before. Try again with the next execution."""
 
 

@@ -22,7 +22,7 @@ NAME_SIZE = 64
 Source = Literal["dwarf", "version", "inferred"]
 
 
-class LayoutUnknown(NothingToProfileError):  # noqa: N818
+class LayoutUnknown(NothingToProfileError):  # noqa: N818 (it says what happened, and is not always an error)
     """No layout of ggml's structs fits the live tensors."""
 
 

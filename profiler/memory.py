@@ -29,7 +29,7 @@ class MemoryGone(NotFoundError):  # noqa: N818 - it reads as what happened
     """The process has ended."""
 
 
-class Unreadable(FlowprofError):  # noqa: N818
+class Unreadable(FlowprofError):  # noqa: N818 (it says what happened, and is not always an error)
     """An address that is not mapped (any more): a stale or wrong pointer. Worth another try with a fresh pointer."""
 
 

@@ -37,7 +37,7 @@ _ACCESSORS = {
 }
 
 
-class NamesUnknown(NothingToProfileError):  # noqa: N818
+class NamesUnknown(NothingToProfileError):  # noqa: N818 (it says what happened, and is not always an error)
     """The build's operator or type names could not be found."""
 
 

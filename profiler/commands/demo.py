@@ -71,8 +71,8 @@ def _obstacle() -> str:
     from flowprof.profiler import doctor
 
     try:
-        import gguf  # noqa: F401
-        import xllamacpp  # noqa: F401
+        import gguf  # noqa: F401 (is it there?)
+        import xllamacpp  # noqa: F401 (is it there?)
     except ImportError as error:
         return f"the demo's engine is not installed ({error.name}); it comes with: pip install 'flowprof[demo]'"
     failed = doctor.failures(doctor.host())
