@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import select
-import struct
 
 
 class Doorbell:
@@ -27,10 +26,6 @@ class Doorbell:
         if rang:
             self._consumer[:8] = self._producer[:8]
         return rang
-
-    def position(self) -> int:
-        """Bytes rung so far."""
-        return int(struct.unpack("<Q", self._producer[:8])[0])
 
     def close(self) -> None:
         """Stop waiting."""

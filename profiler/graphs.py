@@ -126,15 +126,6 @@ class GraphBook:
             self.trouble = error.message
         return self.layouts is not None
 
-    def current_uid(self, cgraph: int) -> int:
-        """The uid of the graph at `cgraph` now; 0 when it has none."""
-        if self.layouts is None or self.layouts.graph.uid is None:
-            return 0
-        try:
-            return int(self._memory.read_words(cgraph + self.layouts.graph.uid, 1)[0])
-        except FlowprofError:
-            return 0
-
     def undescribed_key(self, graph_id: int) -> int | None:
         """The key of an undescribed graph the first time that it is asked for; None for all others."""
         return self._unwritten.pop(graph_id, None)

@@ -175,10 +175,6 @@ class Recording:
         """Run one writing statement: UPDATE of a site's hits, of a process's end, …"""
         self._write(sql, params)
 
-    def checkpoint(self) -> None:
-        """Move everything committed from the log into the file itself."""
-        self._write("CHECKPOINT")
-
     def close(self) -> None:
         """Close; never raises, for it is what an error path calls."""
         if self._closed:

@@ -4,9 +4,5 @@ terminal.show(report, out, width=None)   one screen of text, written to a text s
 json.render(report)                      a JSON text with a schema version
 html.render(report, timeline)            one self-contained page, as text
 
-A new viewer is one file and one line in VIEWERS.
+A new viewer is one file here and its flag in profiler/commands/report.py.
 """
-
-from __future__ import annotations
-
-VIEWERS: tuple[str, ...] = ("terminal", "json", "html")

@@ -138,7 +138,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 recording = Recording.create(sys.argv[1])
 with recording.batch():
     recording.append("loss", {"place": ["kept"], "events": 1})
-recording.checkpoint()
+recording.execute("CHECKPOINT")
 resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
 random = np.random.default_rng(1)
 try:
