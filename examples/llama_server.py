@@ -70,17 +70,24 @@ def start(
     slots: int = 1,
     ctx: int = 4096,
     batch: int = 2048,
+    ubatch: int = 512,
+    flash_attention: bool = True,
+    unified: bool = False,
     log: str | Path | None = None,
     python: str = sys.executable,
     wrapper: tuple[str, ...] = (),
 ) -> RunningServer:
     """Start a server and wait until it answers.
 
-    `ctx` is for all slots together; `log` takes the server's own words; `wrapper` is a command in front, such
-    as `("taskset", "-c", "0")`. Raises ServerFailedError.
+    `ctx` is for all slots together; `ubatch`: tokens per graph; `unified`: the slots share one KV cache, and prompts a
+    batch with decoding; `log` takes the server's own words; `wrapper` is a command in front, such as
+    `("taskset", "-c", "0")`. Raises ServerFailedError.
     """
     command = [*wrapper, python, "-m", "flowprof.examples.llama_server", str(model)]
     command += ["--threads", str(threads), "--slots", str(slots), "--ctx", str(ctx), "--batch", str(batch)]
+    command += ["--ubatch", str(ubatch)]
+    command += ["--no-flash-attention"] * (not flash_attention)
+    command += ["--kv-unified"] * unified
     with open(log if log is not None else os.devnull, "wb") as words:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True)
     timer = threading.Timer(START_SECONDS, process.kill)
@@ -103,6 +110,11 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1, help="requests decoded together (default: 1)")
     parser.add_argument("--ctx", type=int, default=4096, help="context of all slots, in tokens (default: 4096)")
     parser.add_argument("--batch", type=int, default=2048, help="tokens per batch (default: 2048)")
+    parser.add_argument("--ubatch", type=int, default=512, help="tokens per graph (default: 512)")
+    parser.add_argument(
+        "--no-flash-attention", action="store_true", help="KQ, softmax and KQV as operators of their own"
+    )
+    parser.add_argument("--kv-unified", action="store_true", help="one KV cache for all slots")
     asked = parser.parse_args()
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
@@ -121,13 +133,21 @@ def _server(asked: argparse.Namespace) -> Any:
 
     params = xllamacpp.CommonParams()
     params.model.path = asked.model
-    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.port = 0
+    if hasattr(params, "hostnames"):
+        params.hostnames = ["127.0.0.1"]
+    else:  # builds until the summer of 2026
+        params.hostname = "127.0.0.1"
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = asked.threads
     params.n_parallel, params.n_ctx, params.n_batch = asked.slots, asked.ctx, asked.batch
+    params.n_ubatch = asked.ubatch
+    if asked.no_flash_attention:
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.n_gpu_layers = 0
     params.fit_params = False  # it would measure the host's memory first; the models are small
     params.warmup = True
     params.ui = False
+    params.kv_unified = asked.kv_unified
     return xllamacpp.Server(params)
 
 

@@ -1,6 +1,7 @@
 """Synthetic GGUF models: the speed and the memory of a real model, and nonsense for text.
 
-`llama` architecture, random Q8_0 blocks (an f16 scale and 32 signed bytes), norms of 1, and a made-up SPM
+`llama` architecture, random Q8_0 blocks (an f16 scale and 32 signed bytes; of `-q4` kinds Q4_0 blocks, an f16 scale and
+32 halves of bytes), norms of 1, and a made-up SPM
 vocabulary that holds the 256 byte tokens, so that any prompt can be tokenised. Scales are such that
 activations keep a variance near 1 and nothing overflows. The same kind gives the same bytes on every host; a
 file that is already in the cache is used as it is.
@@ -19,11 +20,25 @@ from pathlib import Path
 import gguf
 import numpy as np
 import numpy.typing as npt
-from flowprof.examples import cache
+from flowprof.profiler import cache
 
 FORMAT = 1  # part of the file's name: raise it when the bytes change
-BLOCK_WEIGHTS, BLOCK_BYTES = 32, 34
-INT8_DEVIATION = 73.9  # standard deviation of a uniform signed byte
+BLOCK_WEIGHTS = 32
+HOT = 16  # times larger are the router's values for the hot experts
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """`deviation`: of uniformly random values, before the block's scale."""
+
+    type: gguf.GGMLQuantizationType
+    file_type: gguf.LlamaFileType
+    block_bytes: int
+    deviation: float
+
+
+Q8_0 = Quantisation(gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0, 34, 73.9)
+Q4_0 = Quantisation(gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0, 18, 4.61)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +53,25 @@ class Shape:
     vocabulary: int = 32000
     experts: int = 0
     experts_used: int = 0
+    hot_experts: int = 0  # so many, an even number, take all tokens
     context: int = 8192
+    weights: Quantisation = Q8_0
 
 
 KINDS: dict[str, Shape] = {
+    "thin": Shape(embedding=64, layers=16, feed_forward=192, heads=2, kv_heads=2),  # 5 M parameters, many operators
     "tiny": Shape(embedding=256, layers=6, feed_forward=768, heads=4, kv_heads=4),  # 21 M parameters
     "dense-150m": Shape(embedding=768, layers=14, feed_forward=2048, heads=12, kv_heads=12),  # 148 M
+    "dense-150m-q4": Shape(768, layers=14, feed_forward=2048, heads=12, kv_heads=12, weights=Q4_0),
     "dense-1b": Shape(embedding=2048, layers=22, feed_forward=5632, heads=32, kv_heads=4),  # 1.1 B
     "moe": Shape(512, layers=8, feed_forward=512, heads=8, kv_heads=8, experts=8, experts_used=2),  # 92 M
+    "moe-hot": Shape(512, layers=8, feed_forward=512, heads=8, kv_heads=8, experts=8, experts_used=2, hot_experts=4),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One weight: `shape` is ([experts,] rows, columns); quantised ones are Q8_0, others f32."""
+    """One weight: `shape` is ([experts,] rows, columns); quantised ones are blocks of `Shape.weights`, others f32."""
 
     name: str
     shape: tuple[int, ...]
@@ -88,7 +108,7 @@ def write(kind: str, path: str | Path | None = None) -> Path:
     Raises KeyError for an unknown kind and OSError when the file cannot be written.
     """
     shape = KINDS[kind]
-    target = Path(path) if path is not None else cache.folder() / f"{kind}-v{FORMAT}.gguf"
+    target = Path(path) if path is not None else cache.made() / f"{kind}-v{FORMAT}.gguf"
     if path is None and target.exists():
         return target
     part = target.with_name(f"{target.name}.{os.getpid()}.part")  # a killed writer leaves no half model
@@ -107,8 +127,8 @@ def _write(path: Path, kind: str, shape: Shape) -> None:
     weights = list(tensors(shape))
     for tensor in weights:
         if tensor.quantised:
-            bytes_shape = (*tensor.shape[:-1], tensor.shape[-1] // BLOCK_WEIGHTS * BLOCK_BYTES)
-            size, kept = int(np.prod(bytes_shape)), gguf.GGMLQuantizationType.Q8_0
+            bytes_shape = (*tensor.shape[:-1], tensor.shape[-1] // BLOCK_WEIGHTS * shape.weights.block_bytes)
+            size, kept = int(np.prod(bytes_shape)), shape.weights.type
             writer.add_tensor_info(tensor.name, bytes_shape, np.dtype(np.uint8), size, raw_dtype=kept)
         else:
             size = 4 * int(np.prod(tensor.shape))
@@ -118,11 +138,17 @@ def _write(path: Path, kind: str, shape: Shape) -> None:
     writer.write_ti_data_to_file()
     random = np.random.Generator(np.random.SFC64(len(weights)))
     for tensor in weights:
-        writer.write_tensor_data(_values(tensor, random))
+        values = _values(tensor, shape.weights, random)
+        if shape.hot_experts and tensor.name.endswith("ffn_gate_inp.weight"):
+            values[1 : shape.hot_experts : 2] = -values[0 : shape.hot_experts : 2]  # one of each pair is positive
+            values[: shape.hot_experts] *= HOT
+        writer.write_tensor_data(values)
     writer.close()
 
 
-def _values(tensor: Tensor, random: np.random.Generator) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+def _values(
+    tensor: Tensor, weights: Quantisation, random: np.random.Generator
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
     if len(tensor.shape) == 1:
         return np.ones(tensor.shape, np.float32)  # a norm
     columns = tensor.shape[-1]
@@ -130,9 +156,10 @@ def _values(tensor: Tensor, random: np.random.Generator) -> npt.NDArray[np.uint8
     if not tensor.quantised:
         return random.standard_normal(tensor.shape, np.float32) * np.float32(deviation)
     count = int(np.prod(tensor.shape)) // BLOCK_WEIGHTS
-    blocks = np.frombuffer(random.bytes(count * BLOCK_BYTES), np.uint8).reshape(count, BLOCK_BYTES).copy()
-    blocks[:, :2] = np.frombuffer(np.float16(deviation / INT8_DEVIATION).tobytes(), np.uint8)
-    return blocks.reshape(*tensor.shape[:-1], columns // BLOCK_WEIGHTS * BLOCK_BYTES)
+    size = weights.block_bytes
+    blocks = np.frombuffer(random.bytes(count * size), np.uint8).reshape(count, size).copy()
+    blocks[:, :2] = np.frombuffer(np.float16(deviation / weights.deviation).tobytes(), np.uint8)
+    return blocks.reshape(*tensor.shape[:-1], columns // BLOCK_WEIGHTS * size)
 
 
 def _describe(writer: gguf.GGUFWriter, kind: str, shape: Shape) -> None:
@@ -146,7 +173,7 @@ def _describe(writer: gguf.GGUFWriter, kind: str, shape: Shape) -> None:
     writer.add_rope_dimension_count(shape.embedding // shape.heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(shape.vocabulary)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(shape.weights.file_type)
     if shape.experts:
         writer.add_expert_count(shape.experts)
         writer.add_expert_used_count(shape.experts_used)

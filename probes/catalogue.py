@@ -13,7 +13,8 @@ from dataclasses import dataclass
 class Probe:
     """One thing to observe in a function.
 
-    kind: `entry` (on the cheapest valid instruction of the prologue), `return`, or `call` (on every direct call to
+    kind: `entry` (on the cheapest valid instruction of the prologue), `return` (a return probe: never on a function
+    that an exception may leave), `exit` (on instructions that every return passes), or `call` (on every direct call to
     `callee` inside the functions named).
     """
 
@@ -53,9 +54,11 @@ class Engine:
     """What can be probed in one engine.
 
     marker: bytes that occur in the symbol or string tables of a binary that holds the engine (a cheap first look).
+    files: regular expression over the names of files that may hold it; "" any. Large engines spare the look at others.
     """
 
     name: str
     marker: bytes
-    source: str  # the .bpf.c with its programs
+    source: str  # the .bpf.c with its programs: compiled when a target has the engine
     ladders: tuple[Ladder, ...]
+    files: str = ""

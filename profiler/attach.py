@@ -9,23 +9,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowprof.profiler import kernel
 from flowprof.profiler.bpf import Program
 from flowprof.profiler.errors import BpfError, NotFoundError, PermissionDeniedError
 
-# syscall numbers: (bpf, perf_event_open)
-_SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 _LINK_CREATE = 28
 _UPROBE_MULTI, _PERF_EVENT = 48, 41
 _RETURN = 1
 UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +66,6 @@ def attach(program: Program, points: Sequence[AttachPoint], pid: int, multi: boo
     return Attachment(fds)
 
 
-def _bpf(attr: bytes) -> int:
-    number = _SYSCALLS.get(platform.machine(), (321, 298))[0]
-    buffer = ctypes.create_string_buffer(attr, len(attr))
-    return int(_libc.syscall(number, _LINK_CREATE, buffer, len(attr)))
-
-
 def _multi_link(program: Program, path: str, points: Sequence[AttachPoint], pid: int, is_return: bool) -> int:
     name = ctypes.create_string_buffer(os.fsencode(path))
     offsets = (ctypes.c_uint64 * len(points))(*[p.offset for p in points])
@@ -86,11 +76,10 @@ def _multi_link(program: Program, path: str, points: Sequence[AttachPoint], pid:
         ctypes.addressof(name), ctypes.addressof(offsets), 0, ctypes.addressof(cookies),
         len(points), _RETURN if is_return else 0, pid,
     )  # fmt: skip
-    fd = _bpf(attr.ljust(128, b"\0"))
-    if fd < 0:
-        raise _attach_error(path, pid, "uprobe_multi link")
-    os.set_inheritable(fd, False)
-    return fd
+    try:
+        return _link(attr)
+    except OSError as error:
+        raise _attach_error(error, path, pid, "uprobe_multi link") from error
 
 
 def _perf_event_link(program: Program, point: AttachPoint, pid: int) -> list[int]:
@@ -100,28 +89,40 @@ def _perf_event_link(program: Program, point: AttachPoint, pid: int) -> list[int
     except (OSError, ValueError, IndexError) as missing:
         raise BpfError(f"this kernel offers no uprobe events ({UPROBE_PMU} is missing)", "flowprof doctor") from missing
     name = ctypes.create_string_buffer(os.fsencode(point.path))
+    config = (1 << bit) if point.is_return else 0
+    event = None
+    try:
+        event = open_perf_event(pmu, config, 0, pid, -1, ctypes.addressof(name), point.offset)
+        return [event, link_perf_event(program, event, point.cookie)]
+    except OSError as error:
+        if event is not None:
+            os.close(event)
+        raise _attach_error(error, point.path, pid, "perf event" if event is None else "perf event link") from error
+
+
+def open_perf_event(
+    kind: int, config: int, period: int, pid: int, cpu: int, config1: int = 0, config2: int = 0, flags: int = 0
+) -> int:
+    """perf_event_open; the event counts at once. Raises OSError."""
     # struct perf_event_attr: type, size, config, sample_period, sample_type, read_format, flags, wakeup, bp_type,
-    # config1 (path), config2 (offset)
-    attr = struct.pack(
-        "<IIQQQQQIIQQ", pmu, 112, (1 << bit) if point.is_return else 0, 0, 0, 0, 0, 0, 0,
-        ctypes.addressof(name), point.offset,
-    ).ljust(112, b"\0")  # fmt: skip
-    number = _SYSCALLS.get(platform.machine(), (321, 298))[1]
-    buffer = ctypes.create_string_buffer(attr, len(attr))
-    cloexec = 8
-    event = int(_libc.syscall(number, buffer, pid, -1, -1, cloexec))
-    if event < 0:
-        raise _attach_error(point.path, pid, "perf event")
-    link = _bpf(struct.pack("<IIIIQ", program.fd, event, _PERF_EVENT, 0, point.cookie).ljust(128, b"\0"))
-    if link < 0:
-        error = _attach_error(point.path, pid, "perf event link")
-        os.close(event)
-        raise error
-    return [event, link]
+    # config1 (a probe's path), config2 (its offset)
+    attr = struct.pack("<IIQQQQQIIQQ", kind, 112, config, period, 0, 0, flags, 0, 0, config1, config2).ljust(112, b"\0")
+    return kernel.perf_event_open(attr, pid, cpu)
 
 
-def _attach_error(path: str, pid: int, what: str) -> Exception:
-    code = ctypes.get_errno()
+def link_perf_event(program: Program, event: int, cookie: int) -> int:
+    """Run `program` whenever the event fires; closing the link ends it. Raises OSError."""
+    return _link(struct.pack("<IIIIQ", program.fd, event, _PERF_EVENT, 0, cookie))
+
+
+def _link(attr: bytes) -> int:
+    fd = kernel.bpf(_LINK_CREATE, attr)
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def _attach_error(error: OSError, path: str, pid: int, what: str) -> Exception:
+    code = error.errno or 0
     word = f"the kernel refused a {what} on {path} for process {pid}: {os.strerror(code)}"
     if code in (errno.EPERM, errno.EACCES):
         return PermissionDeniedError(word, "run as root, or with CAP_BPF and CAP_PERFMON: sudo flowprof …")

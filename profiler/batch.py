@@ -2,58 +2,41 @@
 
 from __future__ import annotations
 
-import numpy as np
-from flowprof.profiler.store import Recording
+from typing import Any
 
-Columns = dict[str, object]
+import numpy as np
+from flowprof.profiler.columns import Array, Columns, as_arrays
+from flowprof.profiler.store import Recording
 
 
 class Batch:
     """What the next transaction will hold."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[Columns]] = {}
+        self._parts: dict[str, dict[tuple[str, ...], list[dict[str, Array]]]] = {}  # table → columns' names → parts
         self.rows = 0
 
     def put(self, table: str, columns: Columns) -> None:
         """Add rows, given as columns (see `Recording.append`)."""
-        self._parts.setdefault(table, []).append(columns)
-        first = next(iter(columns.values()))
-        self.rows += len(first) if hasattr(first, "__len__") and not isinstance(first, str) else 1
+        arrays = as_arrays(columns)
+        self._parts.setdefault(table, {}).setdefault(tuple(arrays), []).append(arrays)
+        self.rows += len(next(iter(arrays.values())))
 
     def write(self, recording: Recording) -> None:
-        """Write everything in one transaction. Raises RecordingError; then nothing of it is written."""
+        """Write everything in one transaction, one insert per table. Raises RecordingError; then nothing is written."""
         if not self._parts:
             return
         with recording.batch():
-            for table, parts in self._parts.items():
-                for columns in _joined(parts):
-                    recording.append(table, columns)
+            for table, groups in self._parts.items():
+                for names, parts in groups.items():
+                    recording.append(table, {name: _joined([part[name] for part in parts]) for name in names})
         self._parts.clear()
         self.rows = 0
 
 
-def _joined(parts: list[Columns]) -> list[Columns]:
-    """Parts with the same columns as one, so that a table gets one insert."""
+def _joined(parts: list[Array]) -> Array:
     if len(parts) == 1:
-        return parts
-    groups: dict[tuple[str, ...], list[Columns]] = {}
-    for part in parts:
-        groups.setdefault(tuple(part), []).append(part)
-    out: list[Columns] = []
-    for names, group in groups.items():
-        merged: Columns = {}
-        for name in names:
-            values = [part[name] for part in group]
-            if all(isinstance(v, np.ma.MaskedArray) for v in values):
-                merged[name] = np.ma.concatenate(values)  # type: ignore[no-untyped-call]
-            elif all(isinstance(v, np.ndarray) for v in values):
-                merged[name] = np.concatenate(values)  # type: ignore[arg-type]
-            elif all(isinstance(v, list | np.ndarray) for v in values):
-                merged[name] = [x for v in values for x in v]  # type: ignore[attr-defined]
-            else:
-                out += group
-                break
-        else:
-            out.append(merged)
-    return out
+        return parts[0]
+    joined: Any = np.ma if any(isinstance(part, np.ma.MaskedArray) for part in parts) else np
+    whole: Array = joined.concatenate(parts)
+    return whole

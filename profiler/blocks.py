@@ -43,12 +43,6 @@ def own_place(name: str) -> tuple[int | None, str | None]:
     return number, None
 
 
-def layer_and_block(name: str) -> Place:
-    """Layer and block by name alone; block "other" when it does not tell."""
-    layer, block = own_place(name)
-    return layer, block or "other"
-
-
 def place_nodes(
     names: Sequence[str], ops: Sequence[str], sources: Sequence[Sequence[int]], n_nodes: int
 ) -> list[Place]:

@@ -8,28 +8,38 @@ given the project's own stub headers (probes/bpf/include) instead: nothing of th
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import importlib
 import importlib.util
+import itertools
+import mmap
 import os
 import re
+import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from flowprof.profiler import kernel
 from flowprof.profiler.errors import BpfError
+from flowprof.profiler.planned_site import MAX_SITES
 
 SOURCES = Path(__file__).resolve().parent.parent / "probes" / "bpf"
 DIST_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3/dist-packages")
-MAX_SITES = 16384
+_OBJ_GET_INFO, _RECURSION_MISSES = 15, 208  # struct bpf_prog_info
 UPROBE_MULTI = 48  # enum bpf_attach_type: BPF_TRACE_UPROBE_MULTI
 INSTALL = "apt-get install python3-bpfcc"
+# What the .bpf.c declare as SHARED_TABLE. bcc knows such maps by their names alone, in all of a process, and takes no
+# macro in their place: so those of each recording get a number.
+_SHARED = re.compile(r"\b(ring_heads|ring_events|site_hits|calling_threads|call_epoch|calls_not_kept)\b")
+_recordings = itertools.count()
 
 
 def import_bcc() -> ModuleType:
@@ -60,8 +70,8 @@ def import_bcc() -> ModuleType:
 
 
 def event_ring_shift(cpus: int, budget_bytes: int = 64 << 20) -> int:
-    """log2 of the events in one processor's ring: all rings together stay within `budget_bytes`, 2^12 … 2^17 each."""
-    shift = 17
+    """log2 of the events in one processor's ring: all rings together stay within `budget_bytes`, 2^12 … 2^18 each."""
+    shift = 18  # 0.17 s at 1.5 million events a second: a transaction takes a tenth
     while shift > 12 and cpus << (shift + 6) > budget_bytes:
         shift -= 1
     return shift
@@ -87,8 +97,17 @@ class Program:
 class Module:
     """A compiled .bpf.c file. Programs are loaded when first asked for, once per attach type."""
 
-    def __init__(self, source: str, ring_shift: int | None = None, multi: bool = True) -> None:
-        """Compile `probes/bpf/<source>`; `multi`: programs will be attached through uprobe_multi links.
+    def __init__(
+        self,
+        *sources: str,
+        ring_shift: int | None = None,
+        multi: bool = True,
+        counters: int = 0,
+        joins: Module | None = None,
+    ) -> None:
+        """Compile the files of probes/bpf/ as one; `multi`: programs will be attached through uprobe_multi links;
+        `counters`: so many kinds of counters per operator; `joins`: an open module whose SHARED_TABLEs
+        (event.bpf.c) this one uses.
 
         Raises BpfError (bcc absent, compile or load refused) with the compiler's or the verifier's first line.
         """
@@ -97,31 +116,48 @@ class Module:
         self.cpus = possible_cpus()
         self.ring_shift = ring_shift if ring_shift is not None else event_ring_shift(self.cpus)
         self._attach_type = UPROBE_MULTI if multi else -1
+        self._number: int = joins._number if joins else next(_recordings)
         self._programs: dict[str, Program] = {}
+        self._hits: np.ndarray | None = None
         flags = [
             "-Wno-everything",
             f"-DRING_SHIFT={self.ring_shift}",
             f"-DRING_CPUS={self.cpus}",
             f"-DMAX_SITES={MAX_SITES}",
+            f"-DCOUNTERS={counters}",
+            *(("-DJOINS",) if joins else ()),
         ]
         with _kernel_source(), _captured_stderr() as messages:
             try:
-                self._module: Any = bcc.BPF(text=_source_text(source).encode(), cflags=flags)
+                self._module: Any = bcc.BPF(text=self._source_text(sources).encode(), cflags=flags)
             except Exception as error:
                 raise BpfError(
-                    f"bcc could not compile {source}: {_first_error(messages(), error)}", "flowprof doctor"
+                    f"bcc could not compile {sources[-1]}: {_first_error(messages(), error)}", "flowprof doctor"
                 ) from error
         # bcc's exit hook detaches what bcc attached; we attach through links of our own, so there is nothing to do.
         atexit_hook = getattr(self._module, "cleanup", None)
         if atexit_hook is not None:
             atexit.unregister(atexit_hook)
 
-    def program(self, name: str) -> Program:
-        """Load the function `name`. Raises BpfError with the verifier's last lines."""
+    def _source_text(self, sources: Sequence[str]) -> str:
+        """The event rings followed by the programs: bcc rewrites map accesses in one file only."""
+        files = ("event.bpf.c", "counters.bpf.c", *sources)
+        text = "\n".join(f'#line 1 "{name}"\n{(SOURCES / name).read_text(encoding="utf-8")}' for name in files)
+        return self._numbered(text)
+
+    def _numbered(self, text: str) -> str:
+        return _SHARED.sub(rf"\1_{self._number}", text)
+
+    def _table(self, name: str) -> Any:
+        return self._module[self._numbered(name).encode()]
+
+    def program(self, name: str, kind: Literal["KPROBE", "TRACEPOINT", "PERF_EVENT"] = "KPROBE") -> Program:
+        """Load the function `name`; uprobes are of kind KPROBE. Raises BpfError with the verifier's last lines."""
         if name not in self._programs:
+            attach_type = self._attach_type if kind == "KPROBE" else -1
             with _captured_stderr() as messages:
                 try:
-                    function = self._module.load_func(name.encode(), self._bcc.BPF.KPROBE, None, self._attach_type)
+                    function = self._module.load_func(name.encode(), getattr(self._bcc.BPF, kind), None, attach_type)
                 except Exception as error:
                     raise BpfError(
                         f"the kernel refused the BPF program {name}: {_first_error(messages(), error)}",
@@ -132,37 +168,88 @@ class Module:
 
     def map_fd(self, name: str) -> int:
         """The file descriptor of the map `name`."""
-        return int(self._module[name.encode()].get_fd())
+        return int(self._table(name).get_fd())
 
     def write_array(self, name: str, values: list[int]) -> None:
         """Write element 0 of an array map whose value is a struct of u32 fields, in order. Raises ValueError."""
-        table = self._module[name.encode()]
+        table = self._table(name)
         leaf = (ctypes.c_uint32 * len(values))(*values)
         if ctypes.sizeof(leaf) != ctypes.sizeof(table.Leaf):
             raise ValueError(f"{name}: {len(values)} fields do not fill {ctypes.sizeof(table.Leaf)} bytes")
         table[ctypes.c_int(0)] = table.Leaf.from_buffer_copy(leaf)
 
+    def set_event(self, name: str, index: int, event: int) -> None:
+        """Put a perf event, by its file descriptor, into a map of such events."""
+        table = self._table(name)
+        table[ctypes.c_int(index)] = ctypes.c_int(event)
+
     def read_counter(self, name: str) -> int:
         """Element 0 of an array map of u64."""
-        return int(self._module[name.encode()][ctypes.c_int(0)].value)
+        return int(self._table(name)[ctypes.c_int(0)].value)
 
     def site_hits(self, count: int) -> np.ndarray:
         """Hits per site since the module was loaded, shape (count,), summed over processors."""
-        table = self._module[b"site_hits"]
-        return np.array([sum(table[ctypes.c_int(i)]) for i in range(count)], dtype=np.int64)
+        if self._hits is None:
+            size = self.cpus * MAX_SITES * 8  # whole pages
+            mapped = mmap.mmap(self.map_fd("site_hits"), size, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._hits = np.frombuffer(mapped, np.int64).reshape(self.cpus, MAX_SITES)
+        hits: np.ndarray = self._hits[:, :count].sum(axis=0)
+        return hits
+
+    def misses(self, *leave_out: str) -> int:
+        """How often the kernel passed over a program of ours, because another one ran on that processor."""
+        return sum(_misses(program.fd) for name, program in self._programs.items() if name not in leave_out)
 
     def insert(self, name: str, key: int) -> None:
-        """Add a u64 key to a hash map used as a set."""
-        self._module[name.encode()][ctypes.c_uint64(key)] = ctypes.c_uint64(1)
+        """Add a key to a hash map used as a set."""
+        table = self._table(name)
+        table[table.Key(key)] = table.Leaf(1)
+
+    def names(self, name: str, keys: Sequence[int]) -> dict[int, str]:
+        """Texts of a map from u32 to a struct of characters, for those of `keys` that it holds."""
+        table = self._table(name)
+        found = {}
+        for key in keys:
+            with contextlib.suppress(KeyError):
+                found[key] = bytes(table[ctypes.c_uint32(key)].text).split(b"\0")[0].decode("utf-8", "replace")
+        return found
+
+    def values(self, name: str, keys: Iterable[int]) -> dict[int, bytes]:
+        """The values of a map with keys of u64, for those of `keys` that it holds."""
+        table = self._table(name)
+        found = {}
+        for key in keys:
+            with contextlib.suppress(KeyError):
+                found[key] = bytes(table[ctypes.c_uint64(key)])
+        return found
+
+    def write(self, name: str, key: int, value: bytes) -> None:
+        """Write one element of a map whose keys are u32. Raises ValueError where the size is not the element's."""
+        table = self._table(name)
+        if len(value) != ctypes.sizeof(table.Leaf):
+            raise ValueError(f"{name}: {len(value)} bytes do not fill {ctypes.sizeof(table.Leaf)}")
+        table[ctypes.c_uint32(key)] = table.Leaf.from_buffer_copy(value)
+
+    def set_program(self, name: str, program: Program) -> None:
+        """Make `program` the one that a map of programs calls."""
+        table = self._table(name)
+        table[ctypes.c_int(0)] = ctypes.c_int(program.fd)
 
     def clear(self, name: str) -> None:
         """Empty a hash map."""
-        self._module[name.encode()].clear()
+        self._table(name).clear()
+
+    def close(self) -> None:
+        """Close the programs and maps: nothing of them may be used any more, but for memory that is mapped."""
+        self._programs.clear()
+        self._hits = None
+        self._module.close()
 
 
-def _source_text(source: str) -> str:
-    """The event rings followed by the programs: bcc rewrites map accesses in one file only."""
-    return "\n".join(f'#line 1 "{name}"\n{(SOURCES / name).read_text()}' for name in ("event.bpf.c", source))
+def _misses(fd: int) -> int:
+    info = ctypes.create_string_buffer(256)  # kernels that do not count leave zero there
+    kernel.bpf(_OBJ_GET_INFO, struct.pack("<IIQ", fd, len(info), ctypes.addressof(info)))
+    return int.from_bytes(info.raw[_RECURSION_MISSES : _RECURSION_MISSES + 8], "little")
 
 
 def _first_error(text: str, error: Exception) -> str:

@@ -18,8 +18,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-from flowprof.profiler.branches import direct_calls
 from flowprof.profiler.disassembly import direct_target, is_call, is_jump, lea_target, leaves_path, sweep
 from flowprof.profiler.elf import ElfError, ElfFile
 from flowprof.profiler.sites import call_targets
@@ -105,25 +103,6 @@ def _pointer(end: int, verb: str, text: str, pages: dict[str, int]) -> int | Non
     return None
 
 
-def callees_of(elf: ElfFile, function: int) -> list[tuple[int, int, str | None]]:
-    """(address of the call, its target, the target's name if that is a PLT stub) of every direct call in a function."""
-    return [(r.address, r.target, elf.plt_target(r.target)) for r in references(elf, function) if r.kind == "call"]
-
-
-def callers_in(elf: ElfFile, callee: str | int) -> list[int]:
-    """The starts of all functions of the file that call the callee directly or through its PLT stub."""
-    targets = call_targets(elf, callee)
-    found: set[int] = set()
-    for segment in elf.segments:
-        if segment.executable and targets:
-            sources, goals = direct_calls(elf.machine, elf.read(segment.address, segment.file_size), segment.address)
-            for source in sources[np.isin(goals, list(targets))].tolist():
-                bounds = elf.function_bounds(source)
-                if bounds is not None and any(r.address == source for r in references(elf, bounds[0])):
-                    found.add(bounds[0])
-    return sorted(found)
-
-
 def reachable(elf: ElfFile, start: int) -> dict[int, list[Reference]]:
     """Function start → its references, nearest first: over calls, tail calls and function pointers, not the PLT."""
     found: dict[int, list[Reference]] = {}
@@ -181,11 +160,6 @@ def compute_forward_candidates(elf: ElfFile) -> list[int]:
                     callers.setdefault(r.target, set()).add(function)
     threads = {function for functions in callers.values() for function in functions}
     return sorted(callers.keys() - threads, key=lambda function: -leads_to[function])
-
-
-def find_compute_forward(elf: ElfFile) -> int | None:
-    """The most plausible of `compute_forward_candidates`; None where it was inlined or cannot be reached."""
-    return next(iter(compute_forward_candidates(elf)), None)
 
 
 def _may_be(elf: ElfFile, function: int, name: str) -> bool:

@@ -17,12 +17,29 @@ import textwrap
 from collections.abc import Sequence
 from typing import Protocol
 
-from flowprof.profiler.commands import attach, demo, doctor, list_probes, query, report, run
+from flowprof.profiler.commands import (
+    attach,
+    baseline,
+    calibrate,
+    demo,
+    diff,
+    doctor,
+    import_,
+    list_probes,
+    overlap,
+    query,
+    report,
+    resources,
+    run,
+    whatif,
+)
 from flowprof.profiler.errors import FlowprofError
+from flowprof.profiler.messages import printable, say
 
 INTERRUPTED = 128 + signal.SIGINT
 EXIT_CODES = """exit codes: 0 fine, 1 a bug, 2 wrong arguments, 3 no such process or file, 4 not permitted,
-5 nothing to profile there, 6 unusable recording, 7 eBPF not usable here, 130 interrupted"""
+5 nothing to profile there, 6 unusable recording, 7 eBPF not usable here, 130 interrupted
+(diff --gate: 0 within the limit, 3 a regression, 4 not comparable, 5 not enough data)"""
 
 
 class Verb(Protocol):
@@ -39,8 +56,15 @@ VERBS: tuple[Verb, ...] = (
     run,
     list_probes,
     report,
+    diff,
+    baseline,
     query,
+    import_,
+    whatif,
+    overlap,
+    resources,
     doctor,
+    calibrate,
     demo,
 )
 
@@ -90,12 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, so that a reader that left is noticed here
         return code
     except FlowprofError as error:
-        _say(f"flowprof: {printable(error.message)}")
+        say(f"flowprof: {printable(error.message)}")
         if error.hint:
-            _say(f"hint: {printable(error.hint)}")
+            say(f"hint: {printable(error.hint)}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("flowprof: interrupted")
+        say("flowprof: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has left (`| head`): no error of ours. Python would complain once more when it flushes at exit.
@@ -104,18 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("FLOWPROF_DEBUG"):
             raise
-        _say(f"flowprof: internal error: {type(error).__name__}: {printable(str(error))[:300]}")
-        _say("hint: this is a bug; run it again with FLOWPROF_DEBUG=1 for the traceback and report it")
+        say(f"flowprof: internal error: {type(error).__name__}: {printable(str(error))[:300]}")
+        say("hint: this is a bug; run it again with FLOWPROF_DEBUG=1 for the traceback and report it")
         return 1
-
-
-def printable(text: str) -> str:
-    """`text` with its control characters escaped: names come from the target and may hold anything."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def entry() -> None:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flowprof.profiler import ring
+from flowprof.profiler.count_rows import count_rows
+from flowprof.profiler.expert_rows import count_ids, expert_rows
 from flowprof.profiler.graphs import EMPTY_NODE, KnownGraph
 from numpy.typing import NDArray
 
 Events = NDArray[np.void]
+_Execution = tuple[int, int | None, int, int]  # start, end (None: not seen), thread, the graph's key
 MAX_WAITING = 4_000_000  # events of graphs that have not ended
 
 
@@ -31,6 +34,7 @@ class Window:
     tokens: int = 0
     hits: int = 0
     drops: int = 0
+    drops_before: int = 0  # lost since the start when it was opened
     steps: int = 0  # decode steps of one token
     steps_ns: int = 0
 
@@ -41,11 +45,14 @@ class Decoded:
 
     graph_exec: dict[str, NDArray[np.generic] | list[object]] = field(default_factory=dict)
     op_exec: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    expert_use: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    op_counter: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     thread_index: dict[int, int] = field(default_factory=dict)  # tid → ith
     undescribed: int = 0
     unmatched: int = 0
     strangers: int = 0  # of them: in the time of a described graph that has no such node
     incomplete: int = 0
+    lost_ids: int = 0  # of experts: the operator that they belong to is not there, or they could not be read
     graphs: int = 0
     tokens: int = 0
     outputs: int = 0
@@ -109,7 +116,8 @@ class Decoder:
         kind = np.ascontiguousarray(events["kind"])
         marks = events[(kind == ring.GRAPH_BEGIN) | (kind == ring.GRAPH_END)]
         marks = marks[np.argsort(marks["at_ns"], kind="stable")]
-        execs, open_since = _executions(marks)
+        execs, running = _executions(marks)
+        open_since = min((start for start, *_ in running), default=None)
         # An operator that straddles "now" is complete only with its graph; so wait for the oldest open graph, and for
         # stragglers of the last ended one: they were published before its end.
         final = final or len(events) > MAX_WAITING  # a graph whose end was lost must not hold everything back
@@ -119,20 +127,27 @@ class Decoder:
         late = starts >= horizon
         self.waiting = events[late]
         if final:
-            execs += [(start, None, tid, key) for start, tid, key in _unended(marks)]
-            execs.sort(key=lambda e: e[0])
+            execs = sorted([*execs, *running], key=lambda e: e[0])
         out = Decoded()
         settled = np.flatnonzero(((kind == ring.OP) | (kind == ring.OP_WORK)) & ~late)
+        ids, counts = (events[(kind == of) & ~late] for of in (ring.EXPERTS, ring.COUNTS))
         if execs:
-            self._rows(_visits(events, kind, starts, settled), execs, windows, out)
+            visits = _visits(events, kind, starts, settled)
+            self._rows(visits, execs, windows, out)
+            if len(ids):
+                _place_experts(ids, visits, out)
+            if len(counts) and out.op_exec:
+                op = _at(out.op_exec["tid"], out.op_exec["start_ns"], counts["tid"], counts["at_ns"])
+                out.op_counter = count_rows(counts, op, out.op_exec, out.graph_exec)
         else:
             out.unmatched = len(settled)
+            out.lost_ids = count_ids(ids)
         return out
 
     def _rows(
         self,
         visits: _Visits,
-        execs: list[tuple[int, int | None, int, int]],
+        execs: list[_Execution],
         windows: Sequence[Window],
         out: Decoded,
     ) -> None:
@@ -281,11 +296,35 @@ class Decoder:
                 out.incomplete += 1
 
 
-def _executions(events: Events) -> tuple[list[tuple[int, int | None, int, int]], int | None]:
-    """(start, end, tid, key) of every graph that ended, by start; and the start of the oldest that still runs."""
-    marks = events[np.isin(events["kind"], (ring.GRAPH_BEGIN, ring.GRAPH_END))]
+def _place_experts(events: Events, visits: _Visits, out: Decoded) -> None:
+    """An event belongs to the operator that its thread started at the event's time."""
+    known = _at(visits.tid, visits.start, events["tid"], events["at_ns"]) >= 0
+    out.lost_ids = count_ids(events[~known])
+    events = events[known]
+    if out.op_exec and len(events):
+        op = _at(out.op_exec["tid"], out.op_exec["start_ns"], events["tid"], events["at_ns"])
+        out.expert_use, unread = expert_rows(events, op, out.op_exec)
+        out.lost_ids += unread
+
+
+def _at(
+    tids: NDArray[np.generic], starts: NDArray[np.generic], tid: NDArray[np.int32], start: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Where each (tid, start) is among (tids, starts); -1: nowhere."""
+    found = np.full(len(tid), -1, np.int64)
+    for thread in np.unique(tid):
+        there, asked = np.flatnonzero(tids == thread), tid == thread
+        if len(there):
+            there = there[np.argsort(starts[there], kind="stable")]
+            at = np.minimum(np.searchsorted(starts[there], start[asked]), len(there) - 1)
+            found[asked] = np.where(starts[there[at]] == start[asked], there[at], -1)
+    return found
+
+
+def _executions(marks: Events) -> tuple[list[_Execution], list[_Execution]]:
+    """Every graph that ended, by start, and those that still run. marks: begins and ends of graphs, by time."""
     running: dict[int, tuple[int, int]] = {}
-    ended: list[tuple[int, int | None, int, int]] = []
+    ended: list[_Execution] = []
     for kind, at, tid, key in zip(
         marks["kind"].tolist(), marks["at_ns"].tolist(), marks["tid"].tolist(), marks["b"].tolist(), strict=True
     ):
@@ -295,17 +334,4 @@ def _executions(events: Events) -> tuple[list[tuple[int, int | None, int, int]],
             start, begun = running.pop(tid)
             ended.append((start, at, tid, begun))
     ended.sort(key=lambda e: e[0])
-    return ended, min((start for start, _ in running.values()), default=None)
-
-
-def _unended(events: Events) -> list[tuple[int, int, int]]:
-    marks = events[np.isin(events["kind"], (ring.GRAPH_BEGIN, ring.GRAPH_END))]
-    running: dict[int, tuple[int, int]] = {}
-    for kind, at, tid, key in zip(
-        marks["kind"].tolist(), marks["at_ns"].tolist(), marks["tid"].tolist(), marks["b"].tolist(), strict=True
-    ):
-        if kind == ring.GRAPH_BEGIN:
-            running[tid] = (at, key)
-        else:
-            running.pop(tid, None)
-    return [(start, tid, key) for tid, (start, key) in running.items()]
+    return ended, [(start, None, tid, key) for tid, (start, key) in running.items()]

@@ -15,18 +15,18 @@ advances by one token); at most one output of several tokens, or none: prefill; 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-from .blocks import place_nodes
-from .errors import FlowprofError
-from .layout import NAME_SIZE, Layouts, TensorLayout
-from .layout_check import Rows, named, read_node_addresses
-from .memory import Addresses, Memory, Unreadable
-from .model_facts import ModelFacts, model_facts
-from .names import OpNames
+from flowprof.profiler.blocks import place_nodes
+from flowprof.profiler.errors import FlowprofError
+from flowprof.profiler.layout import NAME_SIZE, Layouts, TensorLayout
+from flowprof.profiler.layout_check import Rows, named, read_node_addresses
+from flowprof.profiler.memory import Addresses, Memory, Unreadable
+from flowprof.profiler.model_facts import ModelFacts, model_facts
+from flowprof.profiler.names import OpNames
 
 _COMPUTE_FLAG = 0x10
 _SUB_OPS = ("UNARY", "GLU")
@@ -50,7 +50,8 @@ class GraphDescription:
     nb: npt.NDArray[np.int64]  # [n, 4] bytes
     flags: npt.NDArray[np.uint32]
     sources: tuple[tuple[int, ...], ...]  # indices; null sources are left out
-    size_bytes: npt.NDArray[np.int64]
+    size_bytes: npt.NDArray[np.int64]  # from the first element to the last
+    data_bytes: npt.NDArray[np.int64]  # the elements' own, without what lies between them
     leaf: npt.NDArray[np.bool_]
     executes: npt.NDArray[np.bool_]
     layer: tuple[int | None, ...]
@@ -66,10 +67,30 @@ class GraphDescription:
         return int(self.executes.sum())
 
 
-def describe_graph(
+@dataclass(frozen=True, slots=True)
+class LiveGraph:
+    """A graph as it was read: `n_nodes` nodes in order of execution, then leaves."""
+
+    uid: int | None
+    n_nodes: int
+    addresses: Addresses
+    rows: Rows
+    sources: npt.NDArray[np.int64]  # [n, most] index of each source; -1: none
+
+    def content(self) -> bytes:
+        """A digest of all that a description is made of. Engines rebuild the same graph at every request."""
+        digest = hashlib.blake2b(self.n_nodes.to_bytes(4, "little"), digest_size=16)
+        for field in self.rows.dtype.names or ():
+            if field not in ("src", "view_src", "data", "buffer"):
+                digest.update(self.rows[field].tobytes())
+        digest.update(self.sources.tobytes())
+        return digest.digest()
+
+
+def read_graph(
     memory: Memory, cgraph_address: int, layouts: Layouts, names: OpNames, expected_uid: int | None = None
-) -> GraphDescription:
-    """Describe the graph at `cgraph_address`. `expected_uid`: the uid that the probe read there, when there is one.
+) -> LiveGraph:
+    """Read the graph at `cgraph_address`. `expected_uid`: the uid that the probe read there, when there is one.
 
     Raises GraphChanged (retry), MemoryGone, PermissionDeniedError.
     """
@@ -91,7 +112,8 @@ def describe_graph(
     if not unchanged:
         raise GraphChanged(f"the graph at 0x{cgraph_address:x} was rebuilt while it was read")
     _refuse_nonsense(rows, names)
-    return _describe(uid, np.concatenate([nodes, leaves]), len(nodes), rows, names)
+    addresses = np.concatenate([nodes, leaves])
+    return LiveGraph(uid, len(nodes), addresses, rows, _source_indices(addresses, rows["src"]))
 
 
 def _uid(header: bytes, layouts: Layouts) -> int | None:
@@ -132,13 +154,15 @@ def _refuse_nonsense(rows: Rows, names: OpNames) -> None:
         raise GraphChanged("the graph holds tensors that are none: it was freed meanwhile")
 
 
-def _describe(uid: int | None, addresses: Addresses, n_nodes: int, rows: Rows, names: OpNames) -> GraphDescription:
+def describe(graph: LiveGraph, names: OpNames) -> GraphDescription:
+    """What a graph that was read means."""
+    rows, n_nodes = graph.rows, graph.n_nodes
     op = _ops(rows, names)
     base = [names.ops[number] for number in rows["op"]]
     types = tuple(names.types[number].name for number in rows["type"])
     text = np.ascontiguousarray(rows["name"]).view(f"S{NAME_SIZE}")[:, 0].tolist()
     name = tuple(raw.partition(b"\0")[0].decode("utf-8", "replace") for raw in text)
-    sources = _source_indices(addresses, rows["src"])
+    sources = tuple(tuple(at for at in row if at >= 0) for row in graph.sources.tolist())
     size_bytes = _sizes(rows, names)
     flags = rows["flags"].copy() if "flags" in (rows.dtype.names or ()) else np.zeros(len(rows), dtype=np.uint32)
     leaf = np.arange(len(rows)) >= n_nodes
@@ -149,9 +173,9 @@ def _describe(uid: int | None, addresses: Addresses, n_nodes: int, rows: Rows, n
     tokens = _tokens(name, base, sources, ne, n_nodes)
     outputs = _outputs(name, base, sources, ne, n_nodes, model.vocabulary)
     return GraphDescription(
-        uid=uid,
+        uid=graph.uid,
         n_nodes=n_nodes,
-        addresses=addresses,
+        addresses=graph.addresses,
         op=op,
         name=name,
         type=types,
@@ -160,6 +184,7 @@ def _describe(uid: int | None, addresses: Addresses, n_nodes: int, rows: Rows, n
         flags=flags,
         sources=sources,
         size_bytes=size_bytes,
+        data_bytes=_data_bytes(rows, names),
         leaf=leaf,
         executes=_executes(rows, flags, leaf, names),
         layer=layer,
@@ -185,14 +210,12 @@ def _ops(rows: Rows, names: OpNames) -> tuple[str, ...]:
     return tuple(ops)
 
 
-def _source_indices(addresses: Addresses, src: npt.NDArray[np.uint64]) -> tuple[tuple[int, ...], ...]:
+def _source_indices(addresses: Addresses, src: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     order = np.argsort(addresses)
     found = np.minimum(np.searchsorted(addresses, src, sorter=order), len(addresses) - 1)
     index = order[found]
-    present = (addresses[index] == src) & (src != 0)
-    flat = index[present].tolist()
-    ends = present.sum(axis=1).cumsum().tolist()
-    return tuple(tuple(flat[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+    indices: npt.NDArray[np.int64] = np.where((addresses[index] == src) & (src != 0), index, -1)
+    return indices
 
 
 def _sizes(rows: Rows, names: OpNames) -> npt.NDArray[np.int64]:
@@ -203,6 +226,14 @@ def _sizes(rows: Rows, names: OpNames) -> npt.NDArray[np.int64]:
     first = np.where(block == 1, unit + (ne[:, 0] - 1) * nb[:, 0], ne[:, 0] * nb[:, 0] // block)
     total = first + ((ne[:, 1:] - 1) * nb[:, 1:]).sum(axis=1)
     return np.where((ne <= 0).any(axis=1), 0, total)
+
+
+def _data_bytes(rows: Rows, names: OpNames) -> npt.NDArray[np.int64]:
+    block = np.array([max(trait.block_size, 1) for trait in names.types], dtype=np.int64)[rows["type"]]
+    unit = np.array([trait.type_size for trait in names.types], dtype=np.int64)[rows["type"]]
+    elements = rows["ne"].astype(np.int64).clip(0).prod(axis=1)
+    data_bytes: npt.NDArray[np.int64] = elements // block * unit
+    return data_bytes
 
 
 def _executes(

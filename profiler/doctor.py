@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from flowprof.profiler import hitcost, kernel, rights
+from flowprof.profiler import hitcost, kernel, rights, tracepoints
 from flowprof.profiler.attach import Attachment, AttachPoint, attach
 from flowprof.profiler.bpf import Module, Program, import_bcc
 from flowprof.profiler.errors import FlowprofError
@@ -107,11 +106,16 @@ def _lockdown() -> Check:
 
 
 def _tracefs() -> Check:
-    for folder in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
-        if Path(folder, "events").is_dir():
-            return Check("tracefs", Verdict.OK, folder)
-    found = "not mounted (or not readable); only scheduler probes need it"
-    return Check("tracefs", Verdict.WARN, found, "mount -t tracefs tracefs /sys/kernel/tracing")
+    try:
+        with tracepoints.tracefs() as root:
+            mounted = str(root) in tracepoints.MOUNTED
+            there = (root / "events" / "sched").is_dir()
+    except FlowprofError as error:
+        return Check("tracefs", Verdict.WARN, f"{error.message}; only scheduler probes need it", error.hint)
+    if not there:
+        found = "not readable; only scheduler probes need it"
+        return Check("tracefs", Verdict.WARN, found, "run as root: sudo flowprof doctor")
+    return Check("tracefs", Verdict.OK, str(root) if mounted else "not mounted; flowprof makes one for itself")
 
 
 def _compile() -> tuple[Module | None, Check]:

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.construct import ConstructError
 from elftools.dwarf.die import DIE
 from elftools.elf.elffile import ELFFile
-
-from .layout import GraphLayout, Layouts, ParamsLayout, TensorLayout
-from .names import LiveModule
+from flowprof.profiler.dwarf_text import POINTERS, source, text, type_name
+from flowprof.profiler.layout import GraphLayout, Layouts, ParamsLayout, TensorLayout
+from flowprof.profiler.names import LiveModule
 
 STATED = "the binary's debug information"
 _STRUCTS = ("ggml_tensor", "ggml_cgraph", "ggml_compute_params")
-# what pyelftools raises on bytes that it does not understand
-_FOREIGN = (
+FOREIGN = (
     OSError,
     ELFError,
     DWARFError,
@@ -36,9 +36,33 @@ _FOREIGN = (
     AttributeError,
     IndexError,
 )
+"""What pyelftools raises on bytes that it does not understand."""
 _MAX_SECTION = 1 << 29
 _MAX_REFERENCES = 4096
+_MAX_BASES = 16
+_INLINE = 4
 Members = dict[str, tuple[int, int]]  # name → offset, number of elements
+_STRUCT_TAGS = ("DW_TAG_structure_type", "DW_TAG_class_type")
+_QUALIFIERS = ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_atomic_type")
+_SIGNED = (0x05, 0x06, 0x0D)  # DW_ATE_signed, DW_ATE_signed_char, DW_ATE_signed_fixed
+_REAL = 0x04  # DW_ATE_float
+_ODD = (0x03, 0x09, 0x0F)  # DW_ATE_complex_float, _imaginary_float, _decimal_float
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a struct. target: the struct that it is, or that it points to; "": neither. real: floating-point;
+    odd: complex or decimal. type: its name; source: file:line of its declaration; "" not known."""
+
+    offset: int
+    size: int
+    signed: bool
+    pointer: bool
+    target: str
+    real: bool = False
+    odd: bool = False
+    type: str = ""
+    source: str = ""
 
 
 def dwarf_layouts(modules: Sequence[LiveModule], known: Sequence[Layouts]) -> list[Layouts]:
@@ -121,35 +145,112 @@ def struct_members(path: str, names: tuple[str, ...]) -> dict[str, Members]:
             if any(section is None or section.data_size > _MAX_SECTION for section in sections):
                 return found
             strings, info = (section.data() for section in sections if section is not None)
-            references = {name: list(_references(strings, info, name.encode())) for name in names}
-            if not any(references.values()):
+            found_at = {name: list(references(strings, info, name.encode())) for name in names}
+            if not any(found_at.values()):
                 return found
             dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
-            for name, places in references.items():
-                for die in _dies(dwarf, info, places):
+            for name, places in found_at.items():
+                for die in dies(dwarf, info, places):
                     if members := _members(die, name):
                         found[name] = members
                         break
-    except _FOREIGN:
+    except FOREIGN:
         return found  # damaged, or of a kind that pyelftools does not know: as good as none
     return found
 
 
-def _references(strings: bytes, info: bytes, name: bytes) -> Iterator[int]:
+@lru_cache(maxsize=256)
+def struct_member(path: str, struct: str, name: str) -> Member | None:
+    """A member of a struct or class by name, those of its bases included; None where the file does not describe it."""
+    try:
+        with open(path, "rb") as stream:
+            for die in struct_dies(ELFFile(stream), struct):
+                found = _member(die, name)
+                if found is not None:
+                    return found
+    except FOREIGN:
+        return None
+    return None
+
+
+def struct_dies(elf: ELFFile, struct: str) -> Iterator[DIE]:
+    """Structs and classes of that name that are described, not only declared. Raises FOREIGN."""
+    name = struct.rpartition("::")[2]
+    for die in named_dies(elf, name, _STRUCT_TAGS):
+        if text(die) == name and "DW_AT_byte_size" in die.attributes:
+            yield die
+
+
+def named_dies(elf: ELFFile, name: str, tags: Sequence[str]) -> Iterator[DIE]:
+    """DIEs whose name may be `name`. Raises FOREIGN."""
+    sections = [elf.get_section_by_name(section) for section in (".debug_str", ".debug_info")]
+    if any(section is None or section.data_size > _MAX_SECTION for section in sections):
+        return
+    strings, info = (section.data() for section in sections if section is not None)
+    places = list(references(strings, info, name.encode()))
+    if len(name) < _INLINE:  # no longer than a reference: it stands where the reference would
+        inline = re.finditer(re.escape(name.encode()) + b"\0", info)
+        places += [found.start() for found in islice(inline, _MAX_REFERENCES)]
+    if places:
+        yield from dies(elf.get_dwarf_info(relocate_dwarf_sections=False), info, places, tags)
+
+
+def _member(die: DIE, name: str, base: int = 0, depth: int = 0) -> Member | None:
+    for child in die.iter_children():
+        location = child.attributes.get("DW_AT_data_member_location")
+        if location is None or not isinstance(location.value, int):
+            continue
+        if child.tag == "DW_TAG_member" and text(child) == name:
+            return value_type(child, base + location.value)
+        if child.tag == "DW_TAG_inheritance" and depth < _MAX_BASES:
+            found = _member(child.get_DIE_from_attribute("DW_AT_type"), name, base + location.value, depth + 1)
+            if found is not None:
+                return found
+    return None
+
+
+def value_type(member: DIE, offset: int = 0) -> Member:
+    """What a member is, or any DIE that has a type. Raises FOREIGN."""
+    kind = _bare(member)
+    said = type_name(member), source(member)
+    pointer = kind.tag in POINTERS
+    if pointer:
+        pointed = _bare(kind) if "DW_AT_type" in kind.attributes else kind
+        return Member(offset, 8, False, True, text(pointed) if pointed.tag in _STRUCT_TAGS else "", False, False, *said)
+    size = kind.attributes.get("DW_AT_byte_size")
+    encoding = kind.attributes.get("DW_AT_encoding")
+    return Member(
+        offset, int(size.value) if size is not None and isinstance(size.value, int) else 0,
+        encoding is not None and encoding.value in _SIGNED, False, text(kind) if kind.tag in _STRUCT_TAGS else "",
+        encoding is not None and encoding.value == _REAL, encoding is not None and encoding.value in _ODD, *said,
+    )  # fmt: skip
+
+
+def _bare(die: DIE) -> DIE:
+    """Its type without typedef, const and the like."""
+    kind = die.get_DIE_from_attribute("DW_AT_type")
+    for _ in range(_MAX_BASES):
+        if kind.tag not in _QUALIFIERS or "DW_AT_type" not in kind.attributes:
+            break
+        kind = kind.get_DIE_from_attribute("DW_AT_type")
+    return kind
+
+
+def references(strings: bytes, info: bytes, name: bytes) -> Iterator[int]:
     """Offsets in .debug_info of 4-byte references to the string `name` (which may be the tail of a longer one)."""
     left = _MAX_REFERENCES
-    for text in re.finditer(re.escape(name) + b"\0", strings):
-        for use in re.finditer(re.escape(text.start().to_bytes(4, "little")), info):
+    for found in re.finditer(re.escape(name) + b"\0", strings):
+        for use in re.finditer(re.escape(found.start().to_bytes(4, "little")), info):
             yield use.start()
             left -= 1
             if not left:
                 return
 
 
-def _dies(dwarf: Any, info: bytes, references: list[int]) -> Iterator[DIE]:
-    """The structs whose name's reference stands at one of `references`."""
+def dies(dwarf: Any, info: bytes, places: list[int], tags: Sequence[str] = ("DW_TAG_structure_type",)) -> Iterator[DIE]:
+    """The types whose name's reference stands at one of `places`; tags: of these kinds."""
     start = 0
-    for reference in sorted(references):
+    for reference in sorted(places):
         while True:  # the unit that holds it: each begins with its length
             length = int.from_bytes(info[start : start + 4], "little")
             if length == 0 or length >= 0xFFFFFFF0:
@@ -161,26 +262,21 @@ def _dies(dwarf: Any, info: bytes, references: list[int]) -> Iterator[DIE]:
         for code_size in (1, 2, 3):
             try:
                 die = DIE(cu=unit, stream=dwarf.debug_info_sec.stream, offset=reference - code_size)
-            except _FOREIGN:
+            except FOREIGN:
                 continue  # no DIE begins there
-            if die.tag == "DW_TAG_structure_type":
+            if die.tag in tags:
                 yield die
 
 
 def _members(die: DIE, name: str) -> Members | None:
-    if _text(die) != name or "DW_AT_declaration" in die.attributes or "DW_AT_byte_size" not in die.attributes:
+    if text(die) != name or "DW_AT_declaration" in die.attributes or "DW_AT_byte_size" not in die.attributes:
         return None
     members: Members = {"": (int(die.attributes["DW_AT_byte_size"].value), 1)}
     for child in die.iter_children():
         location = child.attributes.get("DW_AT_data_member_location")
         if child.tag == "DW_TAG_member" and location is not None and isinstance(location.value, int):
-            members[_text(child)] = (location.value, _elements(child))
+            members[text(child)] = (location.value, _elements(child))
     return members
-
-
-def _text(die: DIE) -> str:
-    attribute = die.attributes.get("DW_AT_name")
-    return attribute.value.decode("utf-8", "replace") if attribute is not None else ""
 
 
 def _elements(member: DIE) -> int:

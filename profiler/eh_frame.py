@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from flowprof.profiler.elf import ElfFile
 
-_FORMS = {0x1B: ("<i", True), 0x0B: ("<i", False), 0x00: ("<q", False), 0x1C: ("<q", True)}
+_POINTERS = {  # DW_EH_PE encoding → struct format, relative to its own place
+    0x1B: ("<i", True), 0x0B: ("<i", False), 0x00: ("<q", False), 0x1C: ("<q", True),
+}  # fmt: skip
 MAX_ADDRESS = 1 << 62
 MAX_FUNCTIONS = 2_000_000
 _UDATA4, _SDATA4_DATAREL = 0x03, 0x3B
@@ -25,24 +28,30 @@ _UDATA4, _SDATA4_DATAREL = 0x03, 0x3B
 
 @dataclass(frozen=True, slots=True)
 class FunctionTable:
-    """Function starts in rising order and their sizes in bytes."""
+    """Function starts in rising order, their sizes in bytes, and the addresses of their FDEs."""
 
-    starts: np.ndarray[Any, np.dtype[np.int64]]
-    sizes: np.ndarray[Any, np.dtype[np.int64]]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    entries: NDArray[np.int64]
 
     def bounds(self, address: int) -> tuple[int, int] | None:
         """(start, end) of the function that holds the address."""
+        i = self._index(address)
+        return None if i is None else (int(self.starts[i]), int(self.starts[i]) + int(self.sizes[i]))
+
+    def entry(self, address: int) -> tuple[int, int] | None:
+        """(start of the function that holds the address, address of its FDE)."""
+        i = self._index(address)
+        return None if i is None else (int(self.starts[i]), int(self.entries[i]))
+
+    def _index(self, address: int) -> int | None:
         if not 0 <= address < 1 << 63:
             return None
         i = int(np.searchsorted(self.starts, address, side="right")) - 1
-        if i < 0:
-            return None
-        start = int(self.starts[i])
-        end = start + int(self.sizes[i])
-        return (start, end) if address < end else None
+        return i if i >= 0 and address < int(self.starts[i]) + int(self.sizes[i]) else None
 
 
-EMPTY = FunctionTable(np.zeros(0, np.int64), np.zeros(0, np.int64))
+EMPTY = FunctionTable(*(np.zeros(0, np.int64) for _ in range(3)))
 
 
 def read_table(elf: ElfFile, address: int, size: int) -> FunctionTable:
@@ -60,15 +69,15 @@ def read_table(elf: ElfFile, address: int, size: int) -> FunctionTable:
     stated, agrees = _stated_sizes(elf, starts, frames)
     limit = np.array([_end_of_code(elf, int(starts[-1]))])
     sizes = np.minimum(np.where(agrees, stated, sizes), np.append(following[:-1], limit) - starts)
-    return FunctionTable(starts, np.maximum(sizes, 0))
+    return FunctionTable(starts, np.maximum(sizes, 0), frames)
 
 
 def _stated_sizes(
-    elf: ElfFile, starts: np.ndarray[Any, np.dtype[np.int64]], frames: np.ndarray[Any, np.dtype[np.int64]]
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
+    elf: ElfFile, starts: NDArray[np.int64], frames: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Each FDE's function length, and where its pc_begin (pc-relative, 4 bytes, as is usual) agrees with the table."""
     nothing = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.bool_)
-    low, high = int(frames.min()), int(frames.max()) + 16
+    low, high = int(np.min(frames)), int(np.max(frames)) + 16
     segment = next((s for s in elf.segments if s.address <= low and high <= s.address + s.file_size), None)
     if segment is None or high - low > 1 << 28:
         return nothing
@@ -80,7 +89,7 @@ def _stated_sizes(
 def walk_frames(data: bytes, address: int) -> FunctionTable:
     """The functions of an `.eh_frame` section, read entry by entry; entries in unusual encodings are left out."""
     forms: dict[int, tuple[str, bool] | None] = {}
-    found: list[tuple[int, int]] = []
+    found: list[tuple[int, int, int]] = []
     at = 0
     while at + 8 <= len(data) and len(found) < MAX_FUNCTIONS:
         length, cie = struct.unpack_from("<II", data, at)
@@ -94,12 +103,11 @@ def walk_frames(data: bytes, address: int) -> FunctionTable:
                 start = struct.unpack_from(form[0], data, at + 8)[0] + (address + at + 8 if form[1] else 0)
                 size = struct.unpack_from(form[0].upper(), data, at + 8 + struct.calcsize(form[0]))[0]
                 if 0 <= start < MAX_ADDRESS and 0 < size < MAX_ADDRESS:
-                    found.append((start, size))
+                    found.append((start, size, address + at))
         at += 4 + length
     if not found:
         return EMPTY
-    pairs = np.array(sorted(set(found)), np.int64)
-    return FunctionTable(np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]))
+    return FunctionTable(*np.ascontiguousarray(np.array(sorted(found), np.int64).T))
 
 
 def _pointer_form(cie: bytes) -> tuple[str, bool] | None:
@@ -111,9 +119,7 @@ def _pointer_form(cie: bytes) -> tuple[str, bool] | None:
         rest = rest[next((i for i, b in enumerate(rest) if b < 128), len(rest)) + 1 :]
     for letter in augmentation[1:].decode("latin-1"):
         if letter == "R":
-            return {0x1B: ("<i", True), 0x0B: ("<i", False), 0x00: ("<q", False), 0x1C: ("<q", True)}.get(
-                rest[0] if rest else -1
-            )
+            return _POINTERS.get(rest[0] if rest else -1)
         if letter == "L":
             rest = rest[1:]
         elif letter == "P":

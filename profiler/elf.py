@@ -41,7 +41,8 @@ __all__ = ["ElfError", "ElfFile", "Section", "Segment", "Symbol", "SymbolTable"]
 MAX_TABLES = 8
 MAX_SYMBOLS = 4_000_000
 MAX_NOTES = 1 << 16
-DT_NULL, DT_FLAGS_1, DF_1_PIE = 0, 0x6FFFFFFB, 0x08000000
+MAX_SONAME = 256
+DT_NULL, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_FLAGS_1, DF_1_PIE = 0, 5, 10, 14, 0x6FFFFFFB, 0x08000000
 
 _RELA = np.dtype([("offset", "u8"), ("info", "u8"), ("addend", "i8")])
 
@@ -84,6 +85,16 @@ class ElfFile(ElfImage):
                     break
                 found.setdefault(tag, value)
         return found
+
+    @property
+    def soname(self) -> str:
+        """The name that it asks to be linked by; "" where it has none."""
+        at, strings, size = (self.dynamic.get(tag, 0) for tag in (DT_SONAME, DT_STRTAB, DT_STRSZ))
+        try:
+            name = self.read(strings + at, min(max(size - at, 0), MAX_SONAME)) if at and strings else b""
+        except ElfError:
+            return ""
+        return name.partition(b"\0")[0].decode(errors="replace")
 
     def _has(self, kind: int) -> bool:
         return bool((self._phdrs["type"] == kind).any())
@@ -152,6 +163,10 @@ class ElfFile(ElfImage):
         """The name that the PLT stub at this address jumps to."""
         return self._stubs.get(address)
 
+    def plt_names(self) -> dict[int, str]:
+        """Every PLT stub's address and the name that it jumps to."""
+        return dict(self._stubs)
+
     def plt_stubs(self, name: str) -> list[int]:
         """The addresses of all PLT stubs that jump to the name."""
         return [address for address, target in self._stubs.items() if target == name]
@@ -183,6 +198,10 @@ class ElfFile(ElfImage):
     def functions(self) -> list[tuple[int, int]]:
         """(start, size) of every function with unwind information: also in a stripped file."""
         return list(zip(self._functions.starts.tolist(), self._functions.sizes.tolist(), strict=True))
+
+    def frame_entry(self, address: int) -> tuple[int, int] | None:
+        """(start of the function that holds the address, address of the FDE that says how to leave it)."""
+        return self._functions.entry(address)
 
     def function_bounds(self, address: int) -> tuple[int, int] | None:
         """(start, end) of the function that holds the address: by a symbol's size, else by the unwind information."""

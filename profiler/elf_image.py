@@ -12,13 +12,14 @@ p_offset` of the PT_LOAD that holds the address (`file_offset`).
 from __future__ import annotations
 
 import os
-import stat
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
 from flowprof.profiler.errors import FlowprofError
+from flowprof.profiler.untrusted_file import open_plain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,6 +43,7 @@ _SHDR = [("name", "u4"), ("type", "u4"), ("flags", "A"), ("addr", "A"), ("offset
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_GNU_EH_FRAME = 1, 2, 3, 4, 0x6474E550
 SHT_SYMTAB, SHT_RELA, SHT_NOBITS, SHT_DYNSYM = 2, 4, 8, 11
+SHF_COMPRESSED, _ZLIB = 0x800, 1
 
 
 class ElfError(FlowprofError):
@@ -61,6 +63,7 @@ class Section:
     size: int
     link: int
     entry_size: int
+    compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,10 @@ class ElfImage:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (OSError, ValueError) as e:
-            raise ElfError(f"cannot open {path!r}: {getattr(e, 'strerror', None) or e}") from None
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise ElfError(f"{path!r} is not a regular file")
-        self._file = open(fd, "rb", buffering=0)  # noqa: SIM115 (open as long as the object lives)
-        self.size = status.st_size
+            self._file = open(open_plain(path), "rb", buffering=0)  # noqa: SIM115 (open as long as the object lives)
+        except OSError as e:
+            raise ElfError(f"cannot open {path!r}: {e.strerror}") from None
+        self.size = os.fstat(self._file.fileno()).st_size
         ident = self.bytes_at(0, 16, "its identification")
         if ident[:4] != b"\x7fELF" or ident[4] not in (1, 2) or ident[5] not in (1, 2):
             raise ElfError(f"{path!r} is not an ELF file")
@@ -180,6 +178,7 @@ class ElfImage:
         if index < len(raw):
             names = self.bytes_at(int(raw[index]["offset"]), int(raw[index]["size"]), "its section names")
         columns = [raw[c].tolist() for c in ("name", "type", "addr", "offset", "size", "link", "entsize")]
+        columns.append((raw["flags"] & SHF_COMPRESSED != 0).tolist())
         return tuple(Section(_name(names, at), *rest) for at, *rest in zip(*columns, strict=True))
 
     def section(self, name: str) -> Section | None:
@@ -187,10 +186,24 @@ class ElfImage:
         return next((s for s in self.sections if s.name == name), None)
 
     def section_bytes(self, section: Section) -> bytes:
-        """A section's content; empty for one that takes no room in the file."""
+        """A section's content, decompressed; empty for one that takes no room in the file."""
         if section.type == SHT_NOBITS:
             return b""
-        return self.bytes_at(section.offset, section.size, f"its section {section.name!r}")
+        content = self.bytes_at(section.offset, section.size, f"its section {section.name!r}")
+        return self._decompressed(section, content) if section.compressed else content
+
+    def _decompressed(self, section: Section, content: bytes) -> bytes:
+        header = 24 if self.bits == 64 else 12  # Elf_Chdr begins with the kind, and has the size after a word
+        try:
+            kind = int(np.frombuffer(content, self.order + "u4", 1)[0])
+            size = int(np.frombuffer(content[self.bits // 8 :], f"{self.order}u{self.bits // 8}", 1)[0])
+            if kind != _ZLIB or size > MAX_READ:
+                raise ElfError(
+                    f"{self.path!r}: its section {section.name!r} is compressed in an unknown way, or too large"
+                )
+            return zlib.decompressobj().decompress(content[header:], size or 1)  # 0 would be no limit
+        except (ValueError, zlib.error):
+            raise ElfError(f"{self.path!r}: its section {section.name!r} cannot be decompressed") from None
 
     def _segment_of(self, address: int) -> Segment:
         for segment in self.segments:
@@ -203,12 +216,12 @@ class ElfImage:
         segment = self._segment_of(address)
         return address - segment.address + segment.offset
 
-    def address_of_offset(self, offset: int) -> int:
-        """The inverse of `file_offset`."""
-        for segment in self.segments:
-            if segment.offset <= offset < segment.offset + segment.file_size:
-                return offset - segment.offset + segment.address
-        raise ElfError(f"{self.path!r}: no part that is mapped holds file offset {offset:#x}")
+    def address_of(self, offset: int) -> int | None:
+        """The address of the byte at this place in the file; None: no code is loaded from there."""
+        for s in self.segments:
+            if s.executable and s.offset <= offset < s.offset + s.file_size:
+                return offset - s.offset + s.address
+        return None
 
     def executable(self, address: int) -> bool:
         """Whether the address lies in a segment that holds code."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
+from flowprof.probes.sched import SoftwareEvent, Tracepoint
 from flowprof.profiler.decode import Window
 from flowprof.profiler.model_facts import ModelFacts
-from flowprof.profiler.plan import Plan, PlannedSite
+from flowprof.profiler.neighbours import Neighbour
+from flowprof.profiler.plan import CALL_ENGINES, LadderPlan, Plan
+from flowprof.profiler.planned_site import PlannedSite
+from flowprof.profiler.probes_in_place import ALWAYS
 from flowprof.profiler.target import Module, Target, mapped_model
 
 Columns = dict[str, object]
@@ -36,12 +40,23 @@ def module_columns(number: int, module: Module, engine: str, build_id: str | Non
 
 def site_columns(site: PlannedSite, module_id: int | None, cost_ns: float | None, levels: Sequence[str]) -> Columns:
     """Table `probe_site`. levels: those that the user allowed."""
-    status = "refused" if site.refused else "attached" if site.level in ("token", "graph", *levels) else "planned"
+    status = "refused" if site.refused else "attached" if site.level in (*ALWAYS, *levels) else "planned"
     return {
         "site_id": [site.site_id], "module_id": [module_id], "probe": [site.probe.id], "level": [site.level],
         "kind": [site.probe.kind], "symbol": [site.symbol], "file_offset": [site.offset],
         "instruction": [site.instruction], "cost_class": [site.cost_class], "status": [status],
         "reason": [site.reason], "hits": [0], "cost_ns": [cost_ns],
+    }  # fmt: skip
+
+
+def kernel_site_columns(site_id: int, event: Tracepoint | SoftwareEvent, refused: str) -> Columns:
+    """Table `probe_site`: an event of the kernel itself; `refused`: why not, else empty."""
+    tracepoint = isinstance(event, Tracepoint)
+    return {
+        "site_id": [site_id], "probe": [event.id], "level": ["sched"],
+        "kind": ["tracepoint" if tracepoint else "software event"],
+        "symbol": [f"{event.category}:{event.event}" if isinstance(event, Tracepoint) else event.event],
+        "status": ["refused" if refused else "attached"], "reason": [refused], "hits": [0],
     }  # fmt: skip
 
 
@@ -51,6 +66,15 @@ def window_columns(window: Window) -> Columns:
         "window_id": [window.window_id], "level": [window.level], "start_ns": [window.start_ns],
         "end_ns": [window.end_ns], "graphs": [window.graphs], "tokens": [window.tokens],
         "hits": [window.hits], "losses": [window.drops],
+    }  # fmt: skip
+
+
+def neighbour_columns(found: Sequence[Neighbour], leave_out: Container[int]) -> Columns:
+    """Table `neighbour`, without the processes in `leave_out`."""
+    rows = [one for one in found if one.pid not in leave_out]
+    return {
+        "pid": [one.pid for one in rows], "comm": [one.comm for one in rows],
+        "cpu_ns": [one.cpu_ns for one in rows], "cpus": [one.cpus for one in rows],
     }  # fmt: skip
 
 
@@ -66,10 +90,14 @@ def model_columns(pid: int, model: ModelFacts) -> Columns:
 
 def rung(plan: Plan, levels: Sequence[str]) -> tuple[str, str]:
     """On which rung of each ladder the targets stand, and what the rungs above lacked; in words."""
-    ladders = [ladder for ladder in plan.ladders if ladder.engine == "ggml"]
-    stands = "; ".join(f"{x.level}: {x.rung or 'not possible'}" for x in ladders if x.level in levels)
-    lacks = "; ".join(f"{x.level}: {missing}" for x in ladders for missing in x.missing)
+    ladders = [(_ladder_name(x), x) for x in plan.ladders if x.engine == "ggml" or x.engine in CALL_ENGINES]
+    stands = "; ".join(f"{name}: {x.rung or 'not possible'}" for name, x in ladders if x.level in levels)
+    lacks = "; ".join(f"{name}: {missing}" for name, x in ladders for missing in x.missing)
     return stands, lacks[:2000]
+
+
+def _ladder_name(ladder: LadderPlan) -> str:
+    return ladder.level if ladder.engine == "ggml" else f"{ladder.engine} {ladder.level}"
 
 
 def _size(path: str) -> int | None:

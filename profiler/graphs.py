@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from flowprof.profiler.describe import GraphChanged, GraphDescription, describe_graph
+from flowprof.profiler.describe import GraphChanged, GraphDescription, LiveGraph, describe, read_graph
 from flowprof.profiler.dwarf import dwarf_layouts
 from flowprof.profiler.errors import FlowprofError
-from flowprof.profiler.layout import Layouts, LayoutUnknown, resolve_layout
+from flowprof.profiler.layout import Layouts, resolve_layout
 from flowprof.profiler.layout_table import KNOWN
 from flowprof.profiler.memory import Memory
-from flowprof.profiler.names import LiveModule, NamesUnknown, OpNames, read_names, read_version
-from flowprof.profiler.plan import open_elf
+from flowprof.profiler.module_elf import load_bias, open_elf
+from flowprof.profiler.names import LiveModule, OpNames, read_names, read_version
 from flowprof.profiler.target import Module
 from numpy.typing import NDArray
 
 FINGERPRINT = 1 << 63  # set in keys of builds whose graphs have no uid (probes/bpf/ggml.bpf.c)
 EMPTY_NODE = -2  # a view, say: older builds call the operator function for it all the same, which returns at once
-MAX_REMEMBERED = 2048  # described graphs kept in memory; older ones are described again when they come back
+EXPERT_OP, IDS = "MUL_MAT_ID", 2  # the operator of a mixture of experts, and which source names the experts
+MAX_REMEMBERED = 512  # graphs kept in memory; older ones are read again when they come back
+MAX_UNDESCRIBED = 8192  # graphs that are only counted; an older one counts as another when it comes back
+MAX_CONTENTS = 65_536
 MAX_RESOLVE_ATTEMPTS = 200
 
 
@@ -42,16 +46,18 @@ def live_modules(modules: Iterable[Module], debug_dirs: tuple[str, ...] = ()) ->
     for module in modules:
         try:
             elf = open_elf(module, debug_dirs)
-            mapping = module.mappings[0]
-            for segment in elf.segments:
-                start = segment.offset & ~0xFFF
-                if segment.executable and start <= mapping.offset < segment.offset + segment.file_size:
-                    bias = mapping.start - mapping.offset + segment.offset - segment.address
-                    found.append(LiveModule(elf, bias))
-                    break
+            bias = load_bias(elf, module)
+            if bias is not None:
+                found.append(LiveModule(elf, bias))
         except FlowprofError:
             continue
     return found
+
+
+def read_ahead(modules: Iterable[Module], debug_dirs: tuple[str, ...] = ()) -> None:
+    """Read the files' debug information while something else is waited for: what is found is remembered."""
+    with contextlib.suppress(FlowprofError):
+        dwarf_layouts(live_modules(modules, debug_dirs), KNOWN)
 
 
 class GraphBook:
@@ -70,7 +76,8 @@ class GraphBook:
         self._next_id = next_id
         self._attempts = 0
         self._known: OrderedDict[int, KnownGraph] = OrderedDict()
-        self._unknown: dict[int, KnownGraph] = {}
+        self._unknown: OrderedDict[int, KnownGraph] = OrderedDict()
+        self._contents: dict[bytes, tuple[int, int | None, int | None]] = {}  # → graph_id, tokens, outputs
         self._unwritten: dict[int, int] = {}  # graph_id → key of undescribed graphs
 
     def expected(self) -> Layouts | None:
@@ -103,6 +110,8 @@ class GraphBook:
             graph = KnownGraph(self._next_id(), False, np.empty(0, np.uint64), np.empty(0, np.int32))
             self._unknown[key] = graph
             self._unwritten[graph.graph_id] = key
+            while len(self._unknown) > MAX_UNDESCRIBED:
+                self._unknown.popitem(last=False)
         return self._unknown[key]
 
     def is_described(self, key: int) -> bool:
@@ -120,8 +129,6 @@ class GraphBook:
             if self._names is None:
                 self._names = read_names(self._memory, self._modules)
             self.layouts = resolve_layout(self._memory, cgraph, self._names, self._modules)
-        except (LayoutUnknown, NamesUnknown) as error:
-            self.trouble = error.message
         except FlowprofError as error:
             self.trouble = error.message
         return self.layouts is not None
@@ -130,28 +137,54 @@ class GraphBook:
         """The key of an undescribed graph the first time that it is asked for; None for all others."""
         return self._unwritten.pop(graph_id, None)
 
-    def describe(self, key: int, cgraph: int) -> tuple[KnownGraph, GraphDescription] | None:
-        """Read the graph at `cgraph` now; None when it is another one by now (it is tried again when it comes back)."""
+    def describe(self, key: int, cgraph: int) -> tuple[KnownGraph, GraphDescription | None] | None:
+        """Read the graph at `cgraph` now; None when it is another one by now (it is tried again when it comes back).
+
+        A graph equal in content to an earlier one is that one: its number, and no description again.
+        """
         if self.layouts is None or self._names is None or key == 0:
             return None
         expected = None if key & FINGERPRINT else key
         try:
-            description = describe_graph(self._memory, cgraph, self.layouts, self._names, expected)
+            live = read_graph(self._memory, cgraph, self.layouts, self._names, expected)
         except GraphChanged:
             return None
         except FlowprofError as error:
             self.trouble = error.message
             return None
-        addresses = description.addresses[: description.n_nodes]
-        order = np.argsort(addresses, kind="stable")
-        empty = np.isin(description.op[: description.n_nodes], [self._names.ops[at] for at in self._names.empty_ops])
-        nodes = np.where(empty, EMPTY_NODE, np.arange(description.n_nodes))[order].astype(np.int32)
-        # The description goes to the recording and is forgotten here: a long recording sees thousands of graphs.
-        graph = KnownGraph(self._next_id(), True, addresses[order], nodes, description.tokens, description.outputs)
-        self._known[key] = graph
+        content = live.content()
+        earlier = self._contents.get(content)
+        description = None
+        if earlier is None:
+            # The description goes to the recording and is forgotten here: a long recording sees thousands of graphs.
+            description = describe(live, self._names)
+            earlier = (self._next_id(), description.tokens, description.outputs)
+            if len(self._contents) < MAX_CONTENTS:
+                self._contents[content] = earlier
+        graph = self._known[key] = self._placed(live, *earlier)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
         return graph, description
+
+    def _placed(self, live: LiveGraph, graph_id: int, tokens: int | None, outputs: int | None) -> KnownGraph:
+        addresses = live.addresses[: live.n_nodes]
+        order = np.argsort(addresses, kind="stable")
+        empty = np.isin(live.rows["op"][: live.n_nodes], list(self._names.empty_ops) if self._names else [])
+        nodes = np.where(empty, EMPTY_NODE, np.arange(live.n_nodes))[order].astype(np.int32)
+        return KnownGraph(graph_id, True, addresses[order], nodes, tokens, outputs)
+
+    def expert_fields(self, description: GraphDescription) -> tuple[int, ...] | None:
+        """What the programs need to read the ids of the experts: the offsets in a tensor of the operator's number, its
+        third source, data and strides; and the number of MUL_MAT_ID. None: in this build the ids are not the third
+        source (until March 2024 they were the first).
+        """
+        nodes = [at for at in range(description.n_nodes) if description.op[at] == EXPERT_OP]
+        ids = [description.sources[at][IDS] if len(description.sources[at]) == IDS + 1 else None for at in nodes]
+        number = self._names.op_number(EXPERT_OP) if self._names else None
+        if self.layouts is None or not number or any(at is None or description.type[at] != "i32" for at in ids):
+            return None
+        tensor = self.layouts.tensor
+        return tensor.op, tensor.src + 8 * IDS, tensor.data, tensor.nb, number
 
     def watched_node(self, description: GraphDescription) -> int:
         """1 + the index of the first node whose shape follows the context's length; 0: none found."""
@@ -178,6 +211,6 @@ def node_columns(graph_id: int, d: GraphDescription) -> dict[str, object]:
     return {
         "graph_id": np.full(count, graph_id, np.int32), "node_index": np.arange(count, dtype=np.int32),
         "leaf": d.leaf, "op": list(d.op), "name": list(d.name), "type": list(d.type), "layer": list(d.layer),
-        "block": list(d.block), "ne": d.ne.tolist(), "size_bytes": d.size_bytes,
+        "block": list(d.block), "ne": d.ne.tolist(), "size_bytes": d.size_bytes, "data_bytes": d.data_bytes,
         "sources": [list(s) for s in d.sources], "executes": d.executes,
     }  # fmt: skip

@@ -13,7 +13,11 @@ from pathlib import Path
 UPROBE_MULTI = (6, 6)  # the version that brought uprobe_multi links
 _SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}  # bpf, perf_event_open
 _MAP_CREATE, _ARRAY, _MMAPABLE = 0, 2, 1024
+_ATTR_BYTES = 128  # union bpf_attr, as far as anything here fills it
 _HARDWARE, _CYCLES, _USER_ONLY = 0, 0, 0x20 | 0x40
+_CLOEXEC = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def version() -> tuple[int, int]:
@@ -22,38 +26,54 @@ def version() -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
+def bpf(command: int, attr: bytes) -> int:
+    """The bpf system call. attr: the head of union bpf_attr. Returns a file descriptor or 0. Raises OSError."""
+    buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+    return _call(0, command, buffer, _ATTR_BYTES)
+
+
+def perf_event_open(attr: bytes, pid: int, cpu: int) -> int:
+    """The file descriptor of a performance event. attr: struct perf_event_attr. Raises OSError."""
+    return _call(1, ctypes.create_string_buffer(attr, len(attr)), pid, cpu, -1, _CLOEXEC)
+
+
+def _call(call: int, *arguments: object) -> int:
+    numbers = _SYSCALLS.get(platform.machine())
+    if numbers is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    result = int(_libc.syscall(numbers[call], *arguments))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
 def try_bpf() -> str | None:
     """Make and close a small mappable array. None when it works, else the error's name (EPERM, ENOSYS …)."""
-    attr = struct.pack("<IIIII", _ARRAY, 4, 8, 1, _MMAPABLE).ljust(128, b"\0")
-    fd = _call(0, _MAP_CREATE, ctypes.create_string_buffer(attr, 128), 128)
-    if isinstance(fd, str):
-        return fd
-    os.close(fd)
+    try:
+        os.close(bpf(_MAP_CREATE, struct.pack("<IIIII", _ARRAY, 4, 8, 1, _MMAPABLE)))
+    except OSError as error:
+        return _name(error)
     return None
 
 
 def try_cycles_counter() -> str | None:
     """Count this thread's cycles for a moment. None when it moves, else the error's name, or `stands still`."""
     attr = struct.pack("<IIQQQQQ", _HARDWARE, 112, _CYCLES, 0, 0, 0, _USER_ONLY).ljust(112, b"\0")
-    fd = _call(1, ctypes.create_string_buffer(attr, 112), 0, -1, -1, 0)
-    if isinstance(fd, str):
-        return fd
+    try:
+        fd = perf_event_open(attr, 0, -1)
+    except OSError as error:
+        return _name(error)
     try:
         sum(range(1000))
         return None if any(os.read(fd, 8)) else "stands still"
     except OSError as error:
-        return errno.errorcode.get(error.errno or 0, "EIO")
+        return _name(error)
     finally:
         os.close(fd)
 
 
-def _call(call: int, *arguments: object) -> int | str:
-    """The file descriptor, or the error's name."""
-    numbers = _SYSCALLS.get(platform.machine())
-    if numbers is None:
-        return "ENOSYS"
-    fd = int(ctypes.CDLL(None, use_errno=True).syscall(numbers[call], *arguments))
-    return fd if fd >= 0 else errno.errorcode.get(ctypes.get_errno(), "EINVAL")
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "EIO")
 
 
 def text(path: str) -> str:

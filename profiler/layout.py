@@ -8,15 +8,15 @@ targets.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-
-from .errors import NothingToProfileError
-from .memory import Memory, Unreadable
-from .names import LiveModule, OpNames
+from flowprof.profiler.errors import NothingToProfileError
+from flowprof.profiler.memory import Memory, Unreadable
+from flowprof.profiler.names import LiveModule, OpNames
 
 NAME_SIZE = 64
 Source = Literal["dwarf", "version", "inferred"]
@@ -49,6 +49,7 @@ class TensorLayout:
         """Bytes that must be read of each tensor to have every field."""
         return max(self.name + NAME_SIZE, self.data + 8, self.src + 8 * self.n_src)
 
+    @functools.cache  # noqa: B019 (a process has few layouts)
     def dtype(self) -> np.dtype[np.void]:
         """A numpy view of `extent` bytes with one field per member; absent members are absent."""
         fields: list[tuple[str, str | tuple[str, int], int]] = [
@@ -121,10 +122,10 @@ def resolve_layout(
 
     Raises LayoutUnknown; MemoryGone, PermissionDeniedError from reading.
     """
-    from .dwarf import STATED, dwarf_layouts
-    from .layout_check import check
-    from .layout_infer import infer_layouts
-    from .layout_table import KNOWN
+    from flowprof.profiler.dwarf import STATED, dwarf_layouts
+    from flowprof.profiler.layout_check import check
+    from flowprof.profiler.layout_infer import infer_layouts
+    from flowprof.profiler.layout_table import KNOWN
 
     tried: list[str] = []
     known = KNOWN if table is None else table

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-
-from .layout import GraphLayout, Layouts, TensorLayout
-from .memory import Memory, Unreadable
-from .names import OpNames
+from flowprof.profiler.layout import GraphLayout, Layouts, TensorLayout
+from flowprof.profiler.memory import Memory, Unreadable
+from flowprof.profiler.names import OpNames
 
 MAX_NODES = 65_536
 SAMPLE = 512  # tensors looked at; a wrong layout fails on the first few
@@ -138,9 +137,9 @@ def tensor_violations(rows: Rows, names: OpNames, what: str) -> list[str]:
 
 def named(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Rows that start with a NUL-terminated text without control characters."""
-    ended = np.cumsum(raw == 0, axis=1, dtype=np.int32) > 0
-    text = (raw >= 32) & (raw != 127)
-    fine: npt.NDArray[np.bool_] = ended[:, -1] & (text | ended).all(axis=1)
+    nul = raw == 0
+    control = ((raw < 32) | (raw == 127)) & (np.arange(raw.shape[1]) < nul.argmax(axis=1)[:, None])
+    fine: npt.NDArray[np.bool_] = nul.any(axis=1) & ~control.any(axis=1)
     return fine
 
 

@@ -14,11 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-
-from .layout import NAME_SIZE, GraphLayout, Layouts, LayoutUnknown, ParamsLayout, TensorLayout
-from .layout_check import MAX_NODES, named, plausible, sample, stride_matches
-from .memory import Memory, Unreadable
-from .names import OpNames
+from flowprof.profiler.layout import NAME_SIZE, GraphLayout, Layouts, LayoutUnknown, ParamsLayout, TensorLayout
+from flowprof.profiler.layout_check import MAX_NODES, named, plausible, sample, stride_matches
+from flowprof.profiler.memory import Memory, Unreadable
+from flowprof.profiler.names import OpNames
 
 MIN_NODES = 12
 _HEADER = 128
@@ -108,7 +107,8 @@ class _Tensors:
         self.ints: npt.NDArray[np.uint32] = self.raw.view("<u4")
 
     def _window(self, addresses: U64) -> npt.NDArray[np.uint8]:
-        room = int(np.diff(np.unique(self.nodes)).min(initial=_WINDOWS[0]))  # no tensor reaches into the next
+        between = np.diff(np.unique(self.nodes))
+        room = int(np.min(between, initial=_WINDOWS[0]))  # no tensor reaches into the next
         for size in (room // 8 * 8, *_WINDOWS):
             if size > room:
                 continue

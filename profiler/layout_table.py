@@ -3,7 +3,7 @@ still checked on live tensors before use. Adding a version is one entry."""
 
 from __future__ import annotations
 
-from .layout import GraphLayout, Layouts, ParamsLayout, TensorLayout
+from flowprof.profiler.layout import GraphLayout, Layouts, ParamsLayout, TensorLayout
 
 _THREAD = ParamsLayout(ith=0, nth=4)
 _TASK_TYPE_AND_THREAD = ParamsLayout(ith=4, nth=8)  # an enum ggml_task_type came first, until June 2024

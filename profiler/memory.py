@@ -10,12 +10,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
-from .errors import FlowprofError, NotFoundError, PermissionDeniedError
+from flowprof.profiler.errors import FlowprofError, NotFoundError, PermissionDeniedError
 
 MAX_READ = 64 << 20  # bytes in one request; the largest graph that we describe needs less
 _IOV_MAX = 1024  # the kernel's limit of pieces per call
@@ -58,10 +56,6 @@ class Memory:
         if not readable[0]:
             raise Unreadable(f"process {self.pid} has no readable {size} bytes at 0x{address:x}")
         return bytes(rows[0])
-
-    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Several (address, size) pieces; all or Unreadable."""
-        return [self.read(address, size) for address, size in ranges]
 
     def read_words(self, address: int, count: int) -> npt.NDArray[np.uint64]:
         """`count` 64-bit words at `address`."""

@@ -16,13 +16,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from .errors import NothingToProfileError
-from .memory import Memory, Unreadable
+from flowprof.profiler.errors import NothingToProfileError
+from flowprof.profiler.memory import Memory, Unreadable
 
 if TYPE_CHECKING:
-    from .elf import ElfFile
-    from .symbols import Symbol
+    from flowprof.profiler.elf import ElfFile
+    from flowprof.profiler.symbols import Symbol
 
 _MAX_OPS = 512
 _MAX_TYPES = 64
@@ -135,7 +134,7 @@ def read_version(memory: Memory, modules: Sequence[LiveModule]) -> str | None:
         if location is None:
             continue
         (text,) = memory.read_strings(np.array([location[0]], np.uint64), 64)
-        if text and text.isprintable():
+        if text and text.isprintable() and text != "unknown":  # the commit, in builds outside of git
             found.append(text)
     return " ".join(found) or None
 

@@ -27,7 +27,7 @@ def stubs(elf: ElfFile) -> dict[int, str]:
     """Stub address → symbol name, of all PLT sections."""
     if elf.machine not in _SLOT_KINDS or elf.bits != 64:
         return {}
-    names = _slots(elf)
+    names = slots(elf)
     found: dict[int, str] = {}
     for section in [s for s in elf.sections if s.name in SECTIONS][:MAX_SECTIONS]:
         if section.size > MAX_SIZE or not elf.executable(section.address):
@@ -40,7 +40,8 @@ def stubs(elf: ElfFile) -> dict[int, str]:
     return found
 
 
-def _slots(elf: ElfFile) -> dict[int, bytes]:
+def slots(elf: ElfFile) -> dict[int, bytes]:
+    """GOT slot → the name that its relocation puts there; what a -fno-plt build calls through."""
     found: dict[int, bytes] = {}
     for records, names in elf.relocations():
         kinds = records["info"] & 0xFFFFFFFF

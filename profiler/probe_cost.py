@@ -1,8 +1,8 @@
 """What a uprobe on an instruction costs, and which instructions the kernel refuses.
 
 A probed instruction still has to happen. The kernel either does it itself in the trap (*emulated*: one trap) or runs
-a copy out of line under single-stepping (two traps: about 20 times dearer in a virtual machine). The rules follow the
-kernel's arch/x86/kernel/uprobes.c and arch/arm64/kernel/probes/decode-insn.c:
+a copy out of line under single-stepping (two traps: several times as dear, `flowprof doctor` measures it). The rules
+follow the kernel's arch/x86/kernel/uprobes.c and arch/arm64/kernel/probes/decode-insn.c:
 
 x86-64 emulates `push r64`, `0x90` nops, `call rel32`, `jmp`, `jcc`; `0f 1f` nops from 6.18. It refuses segment and
 lock prefixes, traps and privileged instructions. Refused here though the kernel takes them: VEX and EVEX instructions
@@ -20,8 +20,8 @@ from enum import StrEnum
 
 Kernel = tuple[int, int]
 
-OLDEST_KERNEL: Kernel = (5, 8)
-"""The oldest kernel with the ring buffer that flowprof needs: what it emulates, every later one does."""
+OLDEST_KERNEL: Kernel = (5, 15)
+"""The oldest kernel that flowprof records on: what it emulates, every later one does."""
 
 
 class CostClass(StrEnum):

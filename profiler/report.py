@@ -1,18 +1,24 @@
 """The report: what the analyzers say about one recording, as one frozen object that every viewer reads.
 
-`build_report(recording)` runs the analyzers; `timeline(recording, limit)` (timeline.py) gives the arrays for the
-HTML page's canvas. Nothing here prints or draws.
+`build_report(recording)` runs the analyzers, on request against other ceilings than the recorded machine's;
+`timeline(recording, limit)` (timeline.py) gives the arrays for the HTML page's canvas. Nothing here prints or draws.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from flowprof.profiler.analyzers import ANALYZERS
+from flowprof.profiler.analyzers import ANALYZERS, slo
+from flowprof.profiler.blame import thresholds as resource_thresholds
+from flowprof.profiler.blame.thresholds import Thresholds
+from flowprof.profiler.ceilings import Ceilings, rows
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.sections import Losses, Outcome
+from flowprof.profiler.sections.losses import Losses
+from flowprof.profiler.sections.outcome import Outcome
+from flowprof.profiler.slo import Slo
 from flowprof.profiler.store import Recording
 from flowprof.profiler.timeline import Timeline, timeline
 
@@ -44,6 +50,7 @@ class Source:
     rung_reason: str
     layout: str
     clean_end: bool  # False: the recorder was cut off; all but the last batch is there
+    imported_from: str = ""  # the format of another profiler's trace; "": recorded by flowprof
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +77,23 @@ class Report:
         return None
 
 
-def build_report(recording: Recording) -> Report:
-    """Run every analyzer. Never raises for what a recording holds or lacks: that is in the outcomes."""
-    outcomes = tuple(analyzer.run(recording) for analyzer in ANALYZERS)
+def build_report(
+    recording: Recording,
+    ceilings: Ceilings | None = None,
+    slos: Sequence[Slo] = (),
+    thresholds: Thresholds | None = None,
+) -> Report:
+    """Run every analyzer. Never raises for what a recording holds or lacks: that is in the outcomes.
+
+    `ceilings` take the place of those in the recording, `thresholds` that of flowprof's own for resources; `slos`:
+    objectives to hold the requests against.
+    """
+    if thresholds is not None:
+        resource_thresholds.use(recording, thresholds)
+    if ceilings is not None:
+        recording.shadow("ceiling", rows(ceilings))
+    analyzers = (*ANALYZERS, slo.analyzer(slos)) if slos else ANALYZERS
+    outcomes = tuple(analyzer.run(recording) for analyzer in analyzers)
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     withheld = 0
     if any(isinstance(outcome.value, Losses) and outcome.value.withheld for outcome in outcomes):
@@ -106,6 +127,7 @@ def source(recording: Recording) -> Source:
         rung_reason=facts.get("rung_reason", ""),
         layout=facts.get("layout", ""),
         clean_end=_true(facts, "clean_end"),
+        imported_from=facts.get("imported_from", ""),
     )
 
 

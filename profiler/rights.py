@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowprof.profiler import kernel
 from flowprof.profiler.errors import PermissionDeniedError
 
 CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -46,10 +47,10 @@ class Rights:
 def read() -> Rights:
     """The rights of this process."""
     effective = 0
-    for line in _text("/proc/self/status").splitlines():
+    for line in kernel.text("/proc/self/status").splitlines():
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
-    mapping = _text("/proc/self/uid_map").split()
+    mapping = kernel.text("/proc/self/uid_map").split()
     return Rights(os.geteuid(), effective, bool(mapping) and mapping != _WHOLE_NAMESPACE, container())
 
 
@@ -61,10 +62,10 @@ def container() -> str:
         return "docker"
     if Path("/run/.containerenv").exists():
         return "podman"
-    named = _text("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112 (systemd and lxc spell it so)
+    named = kernel.text("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112 (systemd and lxc spell it so)
     if named:
         return named
-    control_groups = _text("/proc/self/cgroup") + _text("/proc/1/cgroup")
+    control_groups = kernel.text("/proc/self/cgroup") + kernel.text("/proc/1/cgroup")
     for word, name in (
         ("kubepods", "kubernetes"),
         ("docker", "docker"),
@@ -99,10 +100,3 @@ def require(names: Sequence[str] = tuple(NEEDED)) -> None:
         purpose = ", ".join(f"{name} (to {NEEDED[name]})" for name in missing)
         value = f"effective capabilities now: {rights.effective:#x}, uid {rights.uid}"
         raise PermissionDeniedError(f"recording needs {purpose}; {value}", remedy(rights))
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""

@@ -19,6 +19,9 @@ EVENT = np.dtype(
 HEAD = np.dtype([("head", "<u8"), ("tail", "<u8"), ("drops", "<u8"), ("pad", "<u8", 13)])
 
 GRAPH_BEGIN, GRAPH_END, OP, OP_WORK, REQUEST_POST, REQUEST_RESULT, REQUEST_DONE, CALL = range(1, 9)
+OFF_CPU, MAJOR_FAULT, EXPERTS, COUNTS, CALL_RETURN, CALL_LEFT, CALL_ABOUT = range(9, 16)
+RESOURCE, RESOURCE_HOLDER, RESOURCE_VARIABLES = range(16, 19)
+SLOT_START, SLOT_TOKEN, SLOT_RELEASE, BATCH_PART = range(19, 23)
 
 
 class Rings:

@@ -18,7 +18,7 @@ says why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowprof.profiler.branches import MAX_SWEEP, direct_calls, far_jumps, landings, may_jump_indirectly
 from flowprof.profiler.disassembly import SUPPORTED, Instruction, instructions, is_call, leaves_path, sweep
@@ -55,13 +55,18 @@ class Site:
     reason: str
 
 
-def choose_entry_site(elf: ElfFile, address: int, args: int, kernel: Kernel = OLDEST_KERNEL) -> Site:
+def choose_entry_site(
+    elf: ElfFile, address: int, args: int, kernel: Kernel = OLDEST_KERNEL, frame: bool = False
+) -> Site:
     """The cheapest instruction that stands for the entry of a function, with its arguments 1..args in registers.
 
+    frame: and with the stack pointer as it is at the entry; on x86-64 only.
     Raises NoSite where no instruction is valid, ElfError where the file is broken.
     """
-    code, whole = _function(elf, address)
-    path = _straight_line(elf.machine, code, address, args)
+    code, whole = function_code(elf, address)
+    if frame and elf.machine != "x86-64":
+        raise NoSite(f"what lies on the stack is read on x86-64 only, and {elf.path!r} is for {elf.machine}")
+    path = _straight_line(elf.machine, code, address, args, frame)
     if not path:
         raise NoSite(f"the bytes at {address:#x} in {elf.path!r} are no instruction")
     valid, limit = (
@@ -80,9 +85,16 @@ def choose_entry_site(elf: ElfFile, address: int, args: int, kernel: Kernel = OL
     raise NoSite(f"the kernel cannot probe {valid[0].text!r} at {address:#x}, and {limit}")
 
 
-def return_site(elf: ElfFile, address: int) -> Site:
-    """A return probe: it is attached at the entry, and the kernel replaces the return address there."""
-    code, _ = _function(elf, address)
+def return_site(elf: ElfFile, address: int, kernel: Kernel | None = None) -> Site:
+    """A return probe: it is attached at the entry, and the kernel replaces the return address there.
+
+    kernel: on x86-64 rather at the cheapest instruction at which the return address still lies on top of the stack. An
+    entry probe of the same function lies there or before it, and so still sees who called. Raises NoSite.
+    """
+    if kernel is not None and elf.machine == "x86-64":
+        site = choose_entry_site(elf, address, 0, kernel, True)
+        return replace(site, cost_class=CostClass.RETURN, reason=f"a return probe; {site.reason}")
+    code, _ = function_code(elf, address)
     first = next(instructions(elf.machine, code, address, 1), None)
     if first is None or probe_cost(elf.machine, first.data) is None:
         text = first.text if first else "no instruction"
@@ -93,7 +105,7 @@ def return_site(elf: ElfFile, address: int) -> Site:
 def call_sites(elf: ElfFile, function_address: int, callee: str | int, kernel: Kernel = OLDEST_KERNEL) -> list[Site]:
     """The direct calls to the callee (or to its PLT stub) in one function; a probe there sees the call's arguments."""
     targets = call_targets(elf, callee)
-    code, whole = _function(elf, function_address)
+    code, whole = function_code(elf, function_address)
     if not targets or not whole:
         return []
     sources, goals = direct_calls(elf.machine, code, function_address)
@@ -121,7 +133,7 @@ def call_targets(elf: ElfFile, callee: str | int) -> set[int]:
     return {callee, *(elf.plt_stubs(symbol.name) if named and symbol is not None else [])}
 
 
-def _function(elf: ElfFile, address: int) -> tuple[bytes, bool]:
+def function_code(elf: ElfFile, address: int) -> tuple[bytes, bool]:
     """The function's bytes from the address on, and whether its end is known."""
     if elf.machine not in SUPPORTED or elf.bits != 64:
         raise NoSite(f"{elf.path!r} holds {elf.bits}-bit code for {elf.machine}: only x86-64 and AArch64 can be probed")
@@ -143,9 +155,12 @@ def _function(elf: ElfFile, address: int) -> tuple[bytes, bool]:
     raise NoSite(f"address {address:#x} in {elf.path!r} is at the very end of the code")
 
 
-def _straight_line(machine: str, code: bytes, address: int, args: int) -> list[Instruction]:
-    """Instructions from the entry on that are always reached, up to the first that writes an argument, included."""
-    watched = frozenset(ARGUMENTS[machine][:args])
+def _straight_line(machine: str, code: bytes, address: int, args: int, frame: bool) -> list[Instruction]:
+    """Instructions from the entry on that are always reached, up to the first that writes an argument, included.
+
+    frame: also up to the first that moves the stack pointer.
+    """
+    watched = frozenset((*ARGUMENTS[machine][:args], *(("rsp",) if frame else ())))
     path = []
     for instruction in instructions(machine, code[: MAX_PATH * 15], address, MAX_PATH):
         path.append(instruction)

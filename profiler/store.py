@@ -10,28 +10,57 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import numpy as np
-import pandas as pd
-from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, RecordingError, UsageError
+from flowprof.profiler import destination
+from flowprof.profiler.columns import Columns, as_arrays
+from flowprof.profiler.errors import NotFoundError, RecordingError, UsageError
+from flowprof.profiler.untrusted_file import open_named
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    import pandas as pd  # duckdb loads it when a frame is asked for: not for a recorder's quick start
+
+SCHEMA_VERSION = 7
 SQL_DIR = Path(__file__).parent / "sql"
-# An older schema is brought up to date in memory by the scripts named here (sql/<name>, run with the file
-# attached as `rec`); a version that is not named is refused with a clear word.
-MIGRATIONS: Mapping[int, str] = {}
+# An older schema is brought up to date in memory, version by version, by the scripts named here (sql/<name>, run with
+# the file attached as `rec`); a version that is not named is refused with a clear word.
+MIGRATIONS: Mapping[int, str] = {version: f"from_{version}.sql" for version in range(1, SCHEMA_VERSION)}
 
-_WRITE_MEMORY = "128MB"  # DuckDB's own share of the recorder's 400 MB
+_WRITE_MEMORY = "64MB"  # DuckDB's own share of the recorder's 400 MB
 _READ_MEMORY_MIN = 512 << 20
+FEW_ROWS = 8  # so many are quicker as parameters than as a registered object
+_BEGAN, _AT = "start_ns >= {begun} AND start_ns < {ended}", "at_ns >= {begun} AND at_ns < {ended}"
+_OWN_SQL = """
+SELECT table_name FROM duckdb_tables() WHERE database_name = 'memory'
+UNION ALL SELECT view_name FROM duckdb_views() WHERE database_name = 'memory' AND NOT internal
+"""
+_DIVISIBLE = {  # tables with times: which of their rows belong to a stretch (`Recording.restrict`)
+    "graph_exec": _BEGAN,
+    "op_exec": _BEGAN,
+    "api_call": _BEGAN,
+    "gpu_slice": _BEGAN,
+    "thread_state": "start_ns < {ended} AND end_ns > {begun}",
+    "probe_window": "start_ns < {ended} AND coalesce(end_ns, start_ns) >= {begun}",
+    "page_fault": _AT,
+    "slot_token": _AT,
+    "batch_part": _AT,
+    "event_note": _AT,
+    "resource_event": _AT,
+    "variable_sample": _AT,
+    "request": "coalesce(posted_ns, 0) < {ended} AND coalesce(end_ns, {ended}) >= {begun}",
+    "loss": "coalesce(window_id, -1) NOT IN (SELECT window_id FROM rec.main.probe_window "
+    "WHERE start_ns < {begun} OR start_ns >= {ended})",
+    "counter": "false",
+    "op_counter": "false",
+    "neighbour": "false",
+}
 _FILE_HEAD = 3 * 4096  # DuckDB's three header blocks; then come blocks of one size
 
 T = TypeVar("T")
-Columns = Mapping[str, Any]
 Params = Sequence[object] | Mapping[str, object]
 
 
@@ -62,7 +91,12 @@ class Recording:
         The schema is written to a file beside `path` and renamed onto it, so an existing file is replaced only
         by one that can be opened. Raises RecordingError, PermissionDeniedError, NotFoundError.
         """
-        _check_destination(path, overwrite)
+        check_destination(path, overwrite)
+        with _interruptible():
+            return cls._create(path, owner)
+
+    @classmethod
+    def _create(cls, path: str, owner: tuple[int, int] | None) -> Recording:
         draft = f"{path}.{os.getpid()}.new"
         try:
             try:
@@ -80,6 +114,7 @@ class Recording:
             db.execute("SET preserve_insertion_order = false")  # a bulk insert need not be held to be ordered
             db.execute("SET checkpoint_threshold = '16MB'")
             db.execute("SET allocator_flush_threshold = '16MB'")
+            db.execute("SET enable_progress_bar = false")  # standard output is data's
         except (duckdb.Error, OSError) as error:
             raise RecordingError(
                 f"cannot write the recording {path}: {_sentence(error)}",
@@ -93,6 +128,11 @@ class Recording:
     def open(cls, path: str) -> Recording:
         """An existing recording, read-only. Raises NotFoundError, PermissionDeniedError, RecordingError."""
         _check_source(path)
+        with _interruptible():
+            return cls._open(path)
+
+    @classmethod
+    def _open(cls, path: str) -> Recording:
         db = duckdb.connect(":memory:")
         try:
             db.execute("SET python_enable_replacements = false")  # a query must not see our variables
@@ -100,8 +140,8 @@ class Recording:
             _attach(db, path)
             version = _schema_version(db, path)
             db.execute("SET search_path = 'memory.main,rec.main'")
-            if version < SCHEMA_VERSION:
-                db.execute(read_sql(MIGRATIONS[version]))
+            for older in range(version, SCHEMA_VERSION):
+                db.execute(read_sql(MIGRATIONS[older]))
             db.execute(read_sql("views.sql"))
             db.execute("SET enable_external_access = false")
             db.execute("SET lock_configuration = true")
@@ -142,25 +182,29 @@ class Recording:
     def append(self, table: str, columns: Columns) -> int:
         """Append rows given as columns: arrays of one length; scalars (also None) are repeated. Returns the rows.
 
-        Nullable integers come as numpy masked arrays, pandas nullable arrays or lists with None; columns that
-        are not named become NULL.
+        Nullable numbers come as numpy masked arrays or lists with None; columns that are not named become NULL.
         """
-        frame = pd.DataFrame({name: _column(values) for name, values in columns.items() if not _scalar(values)})
-        rows = len(frame)
-        if frame.shape[1] == 0:
-            frame = pd.DataFrame(index=range(1))
-            rows = 1
-        for name, values in columns.items():
-            if _scalar(values):
-                frame[name] = values
+        arrays = as_arrays(columns)
+        rows = len(next(iter(arrays.values())))
         if rows == 0:
             return 0
-        self._db.register("incoming", frame)
-        try:
-            self._write(f'INSERT INTO "{_table(table)}" BY NAME SELECT * FROM incoming')
-        finally:
-            with contextlib.suppress(duckdb.Error):
-                self._db.unregister("incoming")
+        name = _table(table)
+        if rows <= FEW_ROWS and not any(isinstance(v, list) for a in arrays.values() for v in a.tolist()):
+            names = ", ".join(f'"{column}"' for column in arrays)
+            marks = ", ".join(["(" + ", ".join(["?"] * len(arrays)) + ")"] * rows)
+            values = [value for row in zip(*(a.tolist() for a in arrays.values()), strict=True) for value in row]
+            self._write(f'INSERT INTO "{name}" ({names}) VALUES {marks}', values)
+        else:
+            masks = {column: np.ma.getmaskarray(a) for column, a in arrays.items() if isinstance(a, np.ma.MaskedArray)}
+            # Masks travel as columns of their own: DuckDB before 2.0 overlooks those of numpy's masked arrays.
+            incoming = {c: np.asarray(a) for c, a in arrays.items()} | {f"{c} null": mask for c, mask in masks.items()}
+            values = [f'CASE WHEN NOT "{c} null" THEN "{c}" END AS "{c}"' if c in masks else f'"{c}"' for c in arrays]
+            self._db.register("incoming", incoming)
+            try:
+                self._write(f'INSERT INTO "{name}" BY NAME SELECT {", ".join(values)} FROM incoming')
+            finally:
+                with contextlib.suppress(duckdb.Error):
+                    self._db.unregister("incoming")
         if self._in_batch:
             self._rows_pending += rows
         else:
@@ -214,6 +258,39 @@ class Recording:
 
         return self._read(sql, params, fetch)
 
+    def shadow(self, table: str, columns: Columns) -> None:
+        """Rows that queries see in place of the file's own from now on. The file is not touched. For reading only."""
+        if self.writable:
+            raise RuntimeError("a recording that is written has its own rows")
+        name, arrays = _table(table), as_arrays(columns)
+        self._read(f"CREATE OR REPLACE TABLE memory.main.{name} AS FROM {name} LIMIT 0", (), lambda _: None)
+        places = ", ".join("?" * len(arrays))
+        for row in zip(*(array.tolist() for array in arrays.values()), strict=True):
+            self._read(f"INSERT INTO {name} ({', '.join(arrays)}) VALUES ({places})", row, lambda _: None)
+
+    def restrict(self, from_ns: int, to_ns: int) -> None:
+        """Queries see what was recorded between two times, as if the recording had been made then. For reading only.
+
+        Calls and executions belong to the stretch in which they began. What was counted over the whole recording
+        cannot be divided: it is gone.
+        """
+        if self.writable:
+            raise RuntimeError("a recording that is written is not read in part")
+        begun, ended = int(from_ns), int(to_ns)
+        migrated = {str(name) for (name,) in self.rows(_OWN_SQL)}
+        for table, condition in _DIVISIBLE.items():
+            if table not in migrated:  # from a version that had none: empty
+                where = condition.format(begun=begun, ended=ended)
+                self._read(
+                    f"CREATE OR REPLACE VIEW memory.main.{table} AS FROM rec.main.{table} WHERE {where}", (), _done
+                )
+        self._read(read_sql("views.sql"), (), _done)
+        facts = self.meta()
+        if facts.get("started_unix_ns", "").isdigit() and facts.get("started_ns", "").isdigit():
+            facts["started_unix_ns"] = str(int(facts["started_unix_ns"]) + begun - int(facts["started_ns"]))
+        facts |= {"started_ns": str(begun), "stopped_ns": str(ended)}
+        self.shadow("meta", {"key": list(facts), "value": list(facts.values())})
+
     def meta(self) -> dict[str, str]:
         """All facts about the recording."""
         return {str(key): str(value) for key, value in self.rows("SELECT key, value FROM meta") if value is not None}
@@ -222,7 +299,8 @@ class Recording:
 
     def _write(self, sql: str, params: Params = ()) -> None:
         try:
-            self._db.execute(sql, params)
+            with _interruptible():
+                self._db.execute(sql, params)
         except (duckdb.ProgrammingError, duckdb.DataError, TypeError):
             raise  # ours: a wrong column or type is a bug, not a condition of the host
         except (duckdb.Error, OSError) as error:
@@ -234,7 +312,8 @@ class Recording:
 
     def _read(self, sql: str, params: Params, fetch: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         try:
-            return fetch(self._db.execute(sql, params))
+            with _interruptible():
+                return fetch(self._db.execute(sql, params))
         except duckdb.CatalogException as error:
             raise NotFoundError(
                 _sentence(error), "flowprof query FILE 'SHOW ALL TABLES' lists what there is"
@@ -256,28 +335,8 @@ class Recording:
                 os.chown(name, *owner, follow_symlinks=False)
 
 
-# ---------------------------------------------------------------------- columns
-
-
-def _scalar(values: object) -> bool:
-    return values is None or isinstance(values, str | bytes | int | float | np.generic)
-
-
-def _column(values: Any) -> Any:
-    if isinstance(values, np.ma.MaskedArray):
-        if values.dtype.kind in "iu":  # a DataFrame would turn these into floats and round the clock
-            return pd.arrays.IntegerArray(np.asarray(values.data), np.ma.getmaskarray(values).copy())
-        filled = np.asarray(values.data).astype(object)
-        filled[np.ma.getmaskarray(values)] = None
-        return pd.Series(filled, dtype=object)
-    if isinstance(values, list | tuple):
-        some = next((value for value in values if value is not None), None)
-        if isinstance(some, int) and not isinstance(some, bool) and None in values:
-            return pd.array(list(values), dtype="Int64")
-        if isinstance(some, int | float) and not isinstance(some, bool):
-            return np.asarray(values, dtype=float if any(isinstance(v, float) for v in values) else None)
-        return pd.Series(list(values), dtype=object)
-    return values
+def _done(_: duckdb.DuckDBPyConnection) -> None:
+    """For statements without an answer."""
 
 
 def _table(name: str) -> str:
@@ -289,32 +348,10 @@ def _table(name: str) -> str:
 # ---------------------------------------------------------------------- conditions of the file
 
 
-def _check_name(path: str) -> None:
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the file name {path!r} is not UTF-8", "name another file") from error
-
-
-def _check_destination(path: str, overwrite: bool) -> None:
-    _check_name(path)
-    directory = Path(path).parent
-    if not directory.is_dir():
-        raise RecordingError(f"no directory {directory}", f"mkdir -p {directory}")
-    try:
-        mode = Path(path).stat().st_mode
-    except FileNotFoundError:
-        mode = None
-    except OSError as error:
-        raise RecordingError(f"cannot write the recording {path}: {error.strerror}", "name another with -o") from error
-    if mode is not None and not stat.S_ISREG(mode):
-        raise RecordingError(f"{path} is not a plain file", "name another file with -o FILE")
-    if mode is not None and not overwrite:
-        raise RecordingError(f"{path} exists", "overwrite it with -f, or name another file with -o FILE")
-    if mode is not None:
+def check_destination(path: str, overwrite: bool) -> None:
+    """What would stop a recording from being created. Raises RecordingError, PermissionDeniedError, UsageError."""
+    if destination.check(path, overwrite):
         _check_not_recording(path)
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionDeniedError(f"cannot write in {directory}", "name another file with -o FILE")
 
 
 def _check_not_recording(path: str) -> None:
@@ -326,18 +363,12 @@ def _check_not_recording(path: str) -> None:
 
 
 def _check_source(path: str) -> None:
-    _check_name(path)
-    try:
-        with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RecordingError(f"{path} is not a plain file")
+    destination.check_name(path)
+    with open(open_named(path, RecordingError, "flowprof attach PID -o FILE makes one"), "rb") as file:
+        try:
             head = file.read(12)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no such recording: {path}", "flowprof attach PID -o FILE makes one") from error
-    except PermissionError as error:
-        raise PermissionDeniedError(f"cannot read {path}", f"sudo chown $USER {path}") from error
-    except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+        except OSError as error:
+            raise RecordingError(f"cannot read {path}: {error.strerror}") from error
     if head[8:12] != b"DUCK":
         raise RecordingError(f"{path} is not a flowprof recording", "flowprof attach PID -o FILE makes one")
 
@@ -383,7 +414,21 @@ def _bound_reader(db: duckdb.DuckDBPyConnection) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     db.execute(f"SET memory_limit = '{max(_READ_MEMORY_MIN, memory // 4) >> 20}MiB'")
     db.execute("SET temp_directory = ''")
+    db.execute("SET enable_progress_bar = false")  # standard output is data's
     db.execute(f"SET threads = {min(4, len(os.sched_getaffinity(0)))}")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """DuckDB turns what a signal's handler raises into a RuntimeError, and a query that is stopped into its own."""
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if "interrupted" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _sentence(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,11 @@ class Module:
     deleted: bool
     mappings: tuple[Mapping, ...]
 
+    def holds(self, marker: bytes, files: str = "") -> bool:
+        """Whether its file contains `marker`; `files`: and its name matches this regular expression."""
+        named = not files or re.fullmatch(files, Path(self.path).name) is not None
+        return named and contains(self.open_path, marker)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -52,9 +58,9 @@ class Target:
     started_at: float  # seconds since the epoch
     modules: tuple[Module, ...] = field(repr=False)
 
-    def with_marker(self, marker: bytes) -> list[Module]:
-        """The modules whose file contains `marker`."""
-        return [module for module in self.modules if contains(module.open_path, marker)]
+    def with_marker(self, marker: bytes, files: str = "") -> list[Module]:
+        """The modules whose file contains `marker`; `files`: and whose name matches."""
+        return [module for module in self.modules if module.holds(marker, files)]
 
 
 def open_target(pid: int) -> Target:
@@ -99,6 +105,17 @@ def open_target(pid: int) -> Target:
     return Target(pid, ppid, uid, shown(exe), cmdline or name, started, modules_of(pid))
 
 
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process any more; a zombie has ended."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass  # it is there, and not ours to look at
+    return False
+
+
 def _leader(pid: int) -> int:
     """The process that thread `pid` belongs to: itself, for a process."""
     try:
@@ -115,15 +132,32 @@ def shown(name: str) -> str:
 
 def modules_of(pid: int) -> tuple[Module, ...]:
     """The files that `pid` executes code from, now. Raises PermissionDeniedError or NotFoundError."""
+    return modules_in(pid, executable_lines(pid))
+
+
+def executable_lines(pid: int) -> bytes:
+    """The lines of /proc/PID/maps about code: they change when a library comes or goes, and seldom else.
+
+    Raises PermissionDeniedError or NotFoundError.
+    """
+    return b"\n".join(line for line in map_lines(pid).split(b"\n") if b"x" in line[:40].partition(b" ")[2][:4])
+
+
+def map_lines(pid: int) -> bytes:
+    """The lines of /proc/PID/maps. Raises PermissionDeniedError or NotFoundError."""
     try:
         with open(f"/proc/{pid}/maps", "rb") as file:
-            text = file.read(_MAX_MAPS_BYTES).decode(errors="surrogateescape")
+            return file.read(_MAX_MAPS_BYTES)
     except PermissionError as error:
         raise _denied(pid, f"/proc/{pid}/maps") from error
     except OSError as error:
         raise NotFoundError(f"Process {pid} is gone.") from error
+
+
+def modules_in(pid: int, lines: bytes) -> tuple[Module, ...]:
+    """The files of `executable_lines`."""
     found: dict[tuple[str, int, str], list[Mapping]] = {}
-    for line in text.splitlines():
+    for line in lines.decode(errors="surrogateescape").split("\n"):
         parts = line.split(maxsplit=5)
         if len(parts) < 6 or "x" not in parts[1] or not parts[5].startswith("/"):
             continue
@@ -147,18 +181,20 @@ def _module(pid: int, device: str, inode: int, name: str, mappings: list[Mapping
     return Module(pid, shown(path), open_path, inode, device, deleted, tuple(mappings))
 
 
-def threads_of(pid: int) -> dict[int, str]:
-    """Thread id → name, now; empty when the process is gone."""
-    names = {}
+def threads_of(pid: int) -> dict[int, tuple[str, str | None]]:
+    """Thread id → name and the processors that it may use (`0-3,8`), now; empty when the process is gone."""
+    found: dict[int, tuple[str, str | None]] = {}
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             try:
-                names[int(task)] = Path(f"/proc/{pid}/task/{task}/comm").read_text(errors="replace").strip()
+                status = Path(f"/proc/{pid}/task/{task}/status").read_text(errors="replace")
             except OSError:
                 continue
+            words = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            found[int(task)] = (words.get("Name", "").strip(), words.get("Cpus_allowed_list", "").strip() or None)
     except OSError:
         pass
-    return names
+    return found
 
 
 def mapped_model(pid: int) -> str | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SHALLOW_S = 0.2  # shortest shallow window between two deep ones
+SHALLOW_S = 0.2  # shortest shallow window between two deep ones; FULL_S is the longest
 DEEP_S = (0.1, 0.5)  # shortest and longest deep window, before it is stretched to hold one whole graph
 LONGEST_S = 20.0  # a deep window waits at most so long for its first whole graph
 FULL_S = 1.0
@@ -63,7 +63,13 @@ class Controller:
             self._last = level
             return level, min(DEEP_S[1], affordable_s)
         self._last = "token"
-        return "token", SHALLOW_S
+        return "token", self._saving_s(level)
+
+    def _saving_s(self, level: str) -> float:
+        """How long a shallow window lasts: until the next deep one can be paid for. Every window's end is work."""
+        income = (self.budget or 0.0) * MARGIN
+        missing_s = DEEP_S[0] * self._slowdown[level] - self.credit_s
+        return min(max(SHALLOW_S, missing_s / income), FULL_S) if income else FULL_S
 
     def ended(self, seen: Seen) -> None:
         """Account for a window."""

@@ -8,7 +8,6 @@ with Chromium() as browser:
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -154,15 +153,6 @@ class Page:
                     return
             time.sleep(0.03)
         raise TimeoutError(condition)
-
-    def screenshot(self, path: Path | str, whole: bool = False) -> None:
-        """A PNG of the view, or of the whole page."""
-        params: dict[str, Any] = {"format": "png"}
-        if whole:
-            size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            params |= {"captureBeyondViewport": True, "clip": {"x": 0, "y": 0, "width": size["width"],
-                                                               "height": size["height"], "scale": 1}}  # fmt: skip
-        Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **params)["data"]))
 
     def key(self, key: str) -> None:
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key if len(key) == 1 else "")

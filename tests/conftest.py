@@ -18,6 +18,7 @@ import pytest
 from flowprof.examples import llama_server, synthetic_model
 from flowprof.examples.llama_server import RunningServer
 from flowprof.profiler import kernel
+from unprivileged import as_nobody
 
 # Started in the background or by nohup we would hand "ignore this signal" down to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,7 +80,7 @@ def own_server(tmp_path: Path) -> Iterator[StartServer]:
 
     def start(kind: str = "tiny", **options: object) -> RunningServer:
         log = tmp_path / f"server-{len(running)}.log"
-        server = llama_server.start(synthetic_model.write(kind), log=log, **options)  # type: ignore[arg-type]
+        server = llama_server.start(synthetic_model.write(kind), log=log, **options)
         running.append(server)
         return server
 
@@ -90,18 +91,22 @@ def own_server(tmp_path: Path) -> Iterator[StartServer]:
 
 @pytest.fixture
 def flowprof(tmp_path: Path) -> RunCli:
-    """`flowprof("report", file, cwd=…, env={…})`: the command in a process of its own, in `tmp_path` unless told."""
+    """`flowprof("report", file, cwd=…, env={…})`: the command in a process of its own, in `tmp_path` unless told.
+
+    nobody: without rights, when we have some.
+    """
 
     def run(
         *arguments: object,
         timeout: float = 120,
         env: dict[str, str] | None = None,
         cwd: Path = tmp_path,
+        nobody: bool = False,
         **options: object,
     ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "flowprof.profiler.cli", *map(str, arguments)]
-        return subprocess.run(  # type: ignore[call-overload,no-any-return]
-            command,
+        return subprocess.run(
+            as_nobody(*command) if nobody else command,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flowprof.probes import engines
 from flowprof.profiler import kernel
+from flowprof.profiler.options import Options
 from flowprof.profiler.plan import make_plan, require_engine
-from flowprof.profiler.recorder import Options, Progress, Recorder
+from flowprof.profiler.recorder import Progress, Recorder
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import open_target
 
@@ -47,7 +49,9 @@ class Run:
         self.placed = threading.Event()
         self.error: BaseException | None = None
         self.progress = Progress()
-        self.plan = make_plan([open_target(pid) for pid in pids], kernel.version())
+        targets = [open_target(pid) for pid in pids]
+        known = engines(options.get("torch_ops", ""))
+        self.plan = make_plan(targets, kernel.version(), known, manifests=options.get("manifests", ()))
         require_engine(self.plan)
         self._recording = _Watched.create(str(path), overwrite=True)
         release = options.pop("release", lambda: None)

@@ -9,6 +9,7 @@ operator's time is exactly its base time × its level's slow-down, and the expec
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,16 @@ from flowprof.profiler.store import Recording
 PID = 4242
 START_NS = 1_000_000_000_000
 FLUSH_ROWS = 1_000_000
-EMBEDDING = 2048
+EMBEDDING, KV_WIDTH, HEAD, FEED_FORWARD, CONTEXT = 2048, 256, 64, 5632, 256
+VOCABULARY = 18_432  # so many that the last product is as fast as the others
+BYTES = {"f32": 4, "f16": 2, "i32": 4, "i64": 8, "q8_0": 34 / 32}
+
+# what, dtype, threads, value: of a machine on which the large products of decode reach 77 GB/s = 85 % of the DRAM
+# ceiling, and those of prefill 360 GOP/s = 80 % of the int8 peak
+CEILINGS: tuple[tuple[str, str, int, float], ...] = (
+    ("dram_read", "", 1, 70e9), ("dram_read", "", 2, 90e9), ("llc_read", "", 1, 100e9), ("llc_read", "", 2, 200e9),
+    ("l2_read", "", 2, 300e9), ("gemm", "f32", 1, 100e9), ("gemm", "f32", 2, 200e9), ("gemm", "int8", 2, 450e9),
+)  # fmt: skip
 
 # op, tensor name, block, base ns in decode, runs in the compute loop, weight bytes
 LAYER_OPS: tuple[tuple[str, str, str, int, bool], ...] = (
@@ -66,6 +76,7 @@ class Synthetic:
     gap_ns: int = 200_000  # between graphs: sampling, the server
     pause_ns: int = 50_000_000  # between requests
     losses: int = 0
+    ceilings: tuple[tuple[str, str, int, float], ...] = ()  # e.g. CEILINGS
     with_requests: bool = True
     rename: dict[str, str] = field(default_factory=dict)  # tensor names to replace (hostile ones)
     meta: dict[str, str] = field(default_factory=dict)
@@ -102,47 +113,118 @@ class _Graph:
     rows: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    op: str
+    name: str
+    block: str
+    layer: int | None
+    base_ns: int
+    runs: bool
+    type: str
+    ne: tuple[int, ...]
+    sources: tuple[str, ...] = ()  # keys of the tensors read
+
+
+def _layer(spec: Synthetic, layer: int, tokens: int, before: str) -> tuple[dict[str, _Tensor], dict[str, _Tensor]]:
+    """A layer's nodes in order and its leaves, by key: LAYER_OPS with llama's shapes and sources."""
+    heads, head = EMBEDDING // HEAD, HEAD
+    at = [f"{layer}.{number}" for number in range(len(LAYER_OPS))]
+    leaves = {
+        f"{layer}.{name}": _Tensor("NONE", f"blk.{layer}.{name}.weight", "other", layer, 0, False,
+                                   "f32" if "norm" in name else "q8_0", ne)
+        for name, ne in (
+            ("attn_norm", (EMBEDDING,)), ("attn_q", (EMBEDDING, EMBEDDING)), ("attn_k", (EMBEDDING, KV_WIDTH)),
+            ("attn_v", (EMBEDDING, KV_WIDTH)), ("attn_output", (EMBEDDING, EMBEDDING)), ("ffn_norm", (EMBEDDING,)),
+            ("ffn_gate", (EMBEDDING, FEED_FORWARD)), ("ffn_up", (EMBEDDING, FEED_FORWARD)),
+            ("ffn_down", (FEED_FORWARD, EMBEDDING)),
+        )
+    }  # fmt: skip
+    for name in ("k", "v"):
+        leaves[f"{layer}.cache_{name}"] = _Tensor("NONE", f"cache_{name}_l{layer}", "other", layer, 0, False, "f16",
+                                                  (KV_WIDTH, CONTEXT))  # fmt: skip
+    wide, thin, deep = (EMBEDDING, tokens), (KV_WIDTH, tokens), (FEED_FORWARD, tokens)
+    per_head, cells = (head, heads, tokens), (head, CONTEXT, KV_WIDTH // HEAD)
+    shaped: list[tuple[tuple[int, ...], tuple[str, ...]]] = [
+        (wide, (before,)), (wide, (at[0], f"{layer}.attn_norm")),
+        (wide, (f"{layer}.attn_q", at[1])), (thin, (f"{layer}.attn_k", at[1])), (thin, (f"{layer}.attn_v", at[1])),
+        (per_head, (at[2],)), (per_head, (at[5], "inp_pos")), (thin, (at[3], "inp_pos")),
+        ((KV_WIDTH, CONTEXT), (at[7], "inp_rows", f"{layer}.cache_k")),
+        ((KV_WIDTH, CONTEXT), (at[4], "inp_rows", f"{layer}.cache_v")),
+        ((CONTEXT, tokens, heads), (f"{layer}.k", f"{layer}.q")), ((CONTEXT, tokens, heads), (at[10], "inp_mask")),
+        ((head, tokens, heads), (f"{layer}.v", at[11])), (wide, (at[12],)),
+        (wide, (f"{layer}.attn_output", at[13])), (wide, (at[14], before)), (wide, (at[15],)),
+        (wide, (at[16], f"{layer}.ffn_norm")), (deep, (f"{layer}.ffn_gate", at[17])),
+        (deep, (f"{layer}.ffn_up", at[17])), (deep, (at[18], at[19])), (wide, (f"{layer}.ffn_down", at[20])),
+        (wide, (at[21], at[15])),
+    ]  # fmt: skip
+    nodes: dict[str, _Tensor] = {}
+    for key, (op, name, block, ns, runs), (ne, sources) in zip(at, LAYER_OPS, shaped, strict=True):
+        if key == at[10]:
+            nodes[f"{layer}.q"] = _Tensor("PERMUTE", f"q-{layer}", block, layer, 0, False, "f32", (head, tokens, heads),
+                                          (at[6],))  # fmt: skip
+            for part, view in (("k", cells), ("v", (CONTEXT, head, KV_WIDTH // HEAD))):
+                nodes[f"{layer}.{part}"] = _Tensor("VIEW", f"cache_{part}_l{layer} (view)", block, layer, 0, False,
+                                                   "f16", view, (f"{layer}.cache_{part}",))  # fmt: skip
+        kind = "f16" if op == "SET_ROWS" else "f32"
+        full = spec.rename.get(name, f"{name}-{layer}")
+        nodes[key] = _Tensor(op, full, block, layer, ns, runs, kind, ne, sources)
+    return nodes, leaves
+
+
 def _graph(spec: Synthetic, graph_id: int, phase: str, tokens: int, scale: float) -> _Graph:
-    nodes: list[tuple[str, str, str, int | None, int, bool]] = [
-        ("GET_ROWS", "inp_embd", "other", None, 3_000, True),
-    ]
+    wide = (EMBEDDING, tokens)
+    nodes = {"embd": _Tensor("GET_ROWS", "inp_embd", "other", None, 3_000, True, "f32", wide, ("table", "inp_tokens"))}
+    leaves = {
+        "table": _Tensor("NONE", "token_embd.weight", "other", None, 0, False, "q8_0", (EMBEDDING, VOCABULARY)),
+        "head": _Tensor("NONE", "output.weight", "output", None, 0, False, "q8_0", (EMBEDDING, VOCABULARY)),
+        "head_norm": _Tensor("NONE", "output_norm.weight", "output", None, 0, False, "f32", (EMBEDDING,)),
+        "inp_tokens": _Tensor("NONE", "inp_tokens", "other", None, 0, False, "i32", (tokens,)),
+        "inp_pos": _Tensor("NONE", "inp_pos", "other", None, 0, False, "i32", (tokens,)),
+        "inp_rows": _Tensor("NONE", "inp_rows", "other", None, 0, False, "i64", (tokens,)),
+        "inp_mask": _Tensor("NONE", "kq_mask", "other", None, 0, False, "f32", (CONTEXT, tokens)),
+    }
+    before = "embd"
     for layer in range(spec.layers):
-        nodes += [
-            (op, spec.rename.get(name, f"{name}-{layer}"), block, layer, ns, runs)
-            for op, name, block, ns, runs in LAYER_OPS
-        ]
-    nodes += [
-        ("RMS_NORM", "norm", "output", None, 4_000, True),
-        ("MUL", "result_norm", "output", None, 0, False),
-        ("MUL_MAT", "result_output", "output", None, 500_000, True),
-    ]
-    leaves = [("NONE", f"blk.{i}.weight", "other", i, 0, False) for i in range(spec.layers)]
-    everything = nodes + leaves
-    count = len(everything)
-    executes = np.array([node[5] for node in everything])
+        more, theirs = _layer(spec, layer, tokens, before)
+        nodes |= more
+        leaves |= theirs
+        before = f"{layer}.{len(LAYER_OPS) - 1}"
+    nodes |= {
+        "n": _Tensor("RMS_NORM", "norm", "output", None, 4_000, True, "f32", wide, (before,)),
+        "m": _Tensor("MUL", "result_norm", "output", None, 0, False, "f32", wide, ("n", "head_norm")),
+        "out": _Tensor("MUL_MAT", "result_output", "output", None, 500_000, True, "f32", (VOCABULARY, tokens),
+                       ("head", "m")),
+    }  # fmt: skip
+    everything = nodes | leaves
+    place = {key: at for at, key in enumerate(everything)}
+    tensors = list(everything.values())
+    executes = np.array([tensor.runs for tensor in tensors])
+    data_bytes = [round(math.prod(tensor.ne) * BYTES[tensor.type]) for tensor in tensors]
     rows = {
         "graph_id": graph_id,
-        "node_index": np.arange(count, dtype=np.int32),
-        "leaf": np.arange(count) >= len(nodes),
-        "op": [node[0] for node in everything],
-        "name": [node[1] for node in everything],
-        "type": "f32",
-        "layer": [node[3] for node in everything],
-        "block": [node[2] for node in everything],
-        "ne": [[EMBEDDING, tokens, 1, 1]] * count,
-        "size_bytes": EMBEDDING * tokens * 4,
-        "sources": [[max(0, i - 1)] for i in range(count)],
+        "node_index": np.arange(len(tensors), dtype=np.int32),
+        "leaf": np.arange(len(tensors)) >= len(nodes),
+        "op": [tensor.op for tensor in tensors],
+        "name": [tensor.name for tensor in tensors],
+        "type": [tensor.type for tensor in tensors],
+        "layer": [tensor.layer for tensor in tensors],
+        "block": [tensor.block for tensor in tensors],
+        "ne": [list((*tensor.ne, 1, 1, 1)[:4]) for tensor in tensors],
+        "size_bytes": data_bytes,
+        "data_bytes": data_bytes,
+        "sources": [[place[source] for source in tensor.sources] for tensor in tensors],
         "executes": executes,
     }
-    chosen = [node for node in nodes if node[5]]
+    chosen = [tensor for tensor in tensors if tensor.runs]
     return _Graph(
         graph_id=graph_id,
         phase=phase,
         tokens=tokens,
         node=np.flatnonzero(executes).astype(np.int32),
-        base=np.array([node[4] * scale for node in chosen]),
-        keys=[(node[0], node[2]) for node in chosen],
-        layer=np.array([-1 if node[3] is None else node[3] for node in chosen]),
+        base=np.array([tensor.base_ns * scale for tensor in chosen]),
+        keys=[(tensor.op, tensor.block) for tensor in chosen],
+        layer=np.array([-1 if tensor.layer is None else tensor.layer for tensor in chosen]),
         rows=rows,
     )
 
@@ -331,7 +413,13 @@ class _Writer:
             "cost_class": "emulated", "status": "attached", "reason": "",
             "hits": [self.exec_id, self.truth.op_rows, self.truth.op_rows], "cost_ns": [420.0, 410.0, 430.0],
         })  # fmt: skip
+        if spec.ceilings:
+            what, dtype, threads, value = zip(*spec.ceilings, strict=True)
+            recording.append("ceiling", {"what": what, "dtype": dtype, "threads": threads, "value": value,
+                                         "low": [0.98 * figure for figure in value], "high": value,
+                                         "source": "synthetic"})  # fmt: skip
         facts = {
+            "llc_bytes": str(32 << 20),
             "flowprof_version": "0.1.0", "host": "testhost", "boot_id": "0" * 8, "kernel": "6.12.0", "arch": "x86_64",
             "cpu_model": "Synthetic CPU", "cpus": spec.threads, "command_line": "flowprof attach 4242",
             "levels": "token,op,thread", "budget": "0.01", "full": "false", "rung": "operator site",

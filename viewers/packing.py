@@ -12,11 +12,12 @@ import gzip
 from typing import Any
 
 import numpy as np
-from flowprof.profiler.timeline import GraphLane, OperatorLane, Timeline
+from flowprof.profiler.timeline import STATES, GraphLane, OperatorLane, Other, StateLane, Timeline
+from flowprof.profiler.timeline_calls import NO_LANE, CallLane
 from flowprof.viewers.quantity import clean
 
 MAX_U32 = 2**32 - 1
-BLOCKS = ("attention", "ffn", "moe", "output", "other")
+BLOCKS = ("attention", "ffn", "moe", "output", "other", "products", "copies", "collectives", "API calls")
 PHASES = ("prefill", "decode", "mixed", "other")
 UNKNOWN_COMPUTE = 255
 
@@ -27,12 +28,17 @@ def pack(timeline: Timeline) -> tuple[dict[str, Any], str]:
     store = _Bytes()
     lanes = [_graph_lane(lane, timeline, unit, store) for lane in timeline.graphs]
     lanes += [_operator_lane(lane, unit, store) for lane in timeline.operators]
+    lanes += [_state_lane(lane, unit, store) for lane in timeline.states]
+    first_lane, first_kind = len(lanes), len(timeline.kinds)
+    lanes += [_call_lane(lane, first_lane, first_kind, unit, store) for lane in timeline.calls.lanes]
     levels = sorted(set(timeline.window_level))
     description = {
         "unit": unit,
         "end": timeline.end_ns,
         "blocks": BLOCKS,
         "phases": PHASES,
+        "states": STATES,
+        "others": [_other(other) for other in timeline.others],
         "kinds": [
             [
                 clean(kind.op, 60),
@@ -43,6 +49,10 @@ def pack(timeline: Timeline) -> tuple[dict[str, Any], str]:
                 clean(kind.shape, 60),
             ]
             for kind in timeline.kinds
+        ]
+        + [
+            [kind.what, clean(kind.name, 160), BLOCKS.index(kind.block), None, "", clean(kind.shape, 80)]
+            for kind in timeline.calls.kinds
         ],
         "lanes": lanes,
         "levels": levels,
@@ -82,7 +92,8 @@ class _Bytes:
 
 
 def _unit(timeline: Timeline) -> int:
-    durations = [lane.dur_ns for lane in timeline.graphs] + [lane.dur_ns for lane in timeline.operators]
+    lanes: list[GraphLane | OperatorLane | StateLane] = [*timeline.graphs, *timeline.operators, *timeline.states]
+    durations = [lane.dur_ns for lane in lanes] + [lane.dur_ns for lane in timeline.calls.lanes]
     longest = max((int(duration.max(initial=0)) for duration in durations), default=0)
     unit = 1
     while longest / unit > MAX_U32:
@@ -126,12 +137,57 @@ def _operator_lane(lane: OperatorLane, unit: int, store: _Bytes) -> dict[str, An
     known = (lane.compute_ns >= 0) & (lane.dur_ns > 0)
     share = lane.compute_ns[known] / lane.dur_ns[known]
     compute[known] = np.rint(share.clip(0, 1) * (UNKNOWN_COMPUTE - 1)).astype(np.uint8)
-    kind = lane.kind.astype(np.uint16 if len(lane.kind) == 0 or int(lane.kind.max()) < 2**16 else np.uint32)
-    name = f" · {clean(lane.comm, 20)}" if lane.comm else ""
     return {
         "type": "operators",
-        "label": f"thread {lane.ith}{name} · tid {lane.tid}",
+        "thread": f"{lane.pid}/{lane.tid}/{lane.ith}",
+        "label": _thread(lane),
         **_times(lane.start_ns, lane.dur_ns, unit, store),
-        "kind": store.add(kind),
+        "kind": store.add(_narrow(lane.kind)),
         "compute": store.add(compute),
     }
+
+
+def _state_lane(lane: StateLane, unit: int, store: _Bytes) -> dict[str, Any]:
+    return {
+        "type": "states",
+        "thread": f"{lane.pid}/{lane.tid}/{lane.ith}",
+        "label": _thread(lane),
+        **_times(lane.start_ns, lane.dur_ns, unit, store),
+        "kind": store.add(lane.state),
+        "by": store.add(_narrow(lane.by)),
+    }
+
+
+def _call_lane(lane: CallLane, first_lane: int, first_kind: int, unit: int, store: _Bytes) -> dict[str, Any]:
+    """Depths of a thread stand close together; a flow leads to an item of another lane."""
+    packed = {
+        "type": "operators",
+        "label": clean(lane.label, 60),
+        "under": lane.depth > 0,
+        **_times(lane.start_ns, lane.dur_ns, unit, store),
+        "kind": store.add(_narrow(lane.kind + np.uint32(first_kind))),
+        "compute": store.add(np.full(len(lane.kind), UNKNOWN_COMPUTE, dtype=np.uint8)),
+    }
+    if lane.flow_lane is not None and lane.flow_item is not None:
+        known = lane.flow_lane < NO_LANE - first_lane
+        packed["flow_lane"] = store.add(np.where(known, lane.flow_lane + first_lane, NO_LANE).astype(np.uint16))
+        packed["flow_item"] = store.add(lane.flow_item)
+    return packed
+
+
+def _thread(lane: OperatorLane | StateLane) -> str:
+    name = f" · {clean(lane.comm, 20)}" if lane.comm else ""
+    return f"thread {lane.ith}{name} · tid {lane.tid}"
+
+
+def _other(other: Other) -> str:
+    if other.tid is None:
+        return ""
+    if other.tid == 0:
+        return "an interrupt"
+    name = f"{clean(other.comm, 40)} ({other.tid})" if other.comm else f"a thread that is gone ({other.tid})"
+    return name if other.ith is None else f"thread {other.ith} of the pool, {name}"
+
+
+def _narrow(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype(np.uint16 if len(numbers) == 0 or int(numbers.max()) < 2**16 else np.uint32)

@@ -7,6 +7,13 @@ import re
 SPACE = "\u00a0"  # no line break between a number and its unit
 # Control characters and the invisible ones that reorder or hide text, in names that the target chose.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_ASCII = str.maketrans({"µ": "u", "·": "-", "–": "-", "…": "..", "█": "#", "▒": "=", "▌": ":", "×": "x", "≤": "<=",
+                        "▲": "!", "●": "*", "−": "-", SPACE: " ", "→": "->", "Σ": "sum"})  # fmt: skip
+
+
+def ascii_only(text: str) -> str:
+    """For terminals that cannot show more."""
+    return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def clean(text: str, limit: int = 200) -> str:

@@ -9,11 +9,22 @@
  *
  * The loader puts this file in front of an engine's programs (bcc rewrites map accesses in its main file only, so it
  * cannot be an #include). RING_SHIFT (log2 of events per ring) and RING_CPUS come from the loader.
+ *
+ * What an engine needs is compiled when it is found: the modules of one recording have the maps that are declared by
+ * SHARED_TABLE in common, which the first one makes and the later ones (JOINS) take over.
  */
 #define BPF_F_MMAPABLE 1024
 #define inline inline __attribute__((always_inline))
 #define RING_EVENTS (1UL << RING_SHIFT)
 #define RING_MARGIN 64 /* writers that may sit between the check for room and the atomic add */
+
+#ifdef JOINS
+#define SHARED_TABLE(type, key, leaf, name, entries, flags) BPF_F_TABLE("extern", key, leaf, name, entries, flags)
+#else
+#define SHARED_TABLE(type, key, leaf, name, entries, flags) \
+	BPF_F_TABLE(type, key, leaf, name, entries, flags); \
+	__attribute__((section("maps/export"))) struct name##_table_t __##name
+#endif
 
 enum kind {
 	GRAPH_BEGIN = 1, /* a=cgraph b=key (uid, else a fingerprint with bit 63; 0 unknown) c=n_nodes */
@@ -24,6 +35,24 @@ enum kind {
 	REQUEST_RESULT = 6, /* a=task id b=slot */
 	REQUEST_DONE = 7,  /* a=task id */
 	CALL = 8,        /* a=first argument: a plain call (tests, watch) */
+	OFF_CPU = 9,     /* a thread runs again: a=state it left in b=since c=woken (0: preempted) d=runner << 32 | waker ith=cpu */
+	MAJOR_FAULT = 10, /* a=address */
+	EXPERTS = 11,    /* a…d=up to 8 experts that one token uses (i32; -1: none) at_ns=the operator's start; ith, see expert_ids */
+	CALL_RETURN = 13, /* a function returned: a=start b=number of the call c=number of the call around it (0: none)
+	                     d=key of its arguments (0: not read) ith=calls around it */
+	CALL_LEFT = 14,  /* the same; it was left by an exception, at_ns=when that was noticed */
+	CALL_ABOUT = 15, /* what a call of CUDA or NCCL is about: a…d, see cuda.bpf.c; ith=lower half of the call's number */
+	RESOURCE = 16,   /* a=instance b=unit c=units, packed | key of the stack << 32 d=task ith=tap | which were read << 16
+	                    | 1 << 31: given up */
+	RESOURCE_HOLDER = 17,    /* behind a RESOURCE at the same time: a=thread that has it ith=tap */
+	RESOURCE_VARIABLES = 18, /* likewise: a…d=variables ith=tap | which were read << 16 */
+	SLOT_START = 19, /* a=task id b=slot: the task leaves the queue */
+	SLOT_TOKEN = 20, /* a=slot: a token was chosen for it */
+	SLOT_RELEASE = 21, /* a=slot */
+	BATCH_PART = 22, /* neighbouring tokens of one sequence in the batch of the thread's next graph: a=sequence
+	                    b=tokens c=position of the first d=1: logits of the last one are computed
+	                    ith=lower half of the context's address; at_ns is the batch's */
+	COUNTS = 12,     /* a…d=8 counters of an operator (u32), see counters.bpf.c; at_ns=the operator's start ith=thread */
 };
 
 struct event {
@@ -42,13 +71,15 @@ struct ring_head {
 	u64 pad[13]; /* two cache lines: no false sharing between processors */
 };
 
-BPF_F_TABLE("array", u32, struct ring_head, ring_heads, RING_CPUS, BPF_F_MMAPABLE);
-BPF_F_TABLE("array", u32, struct event, ring_events, (RING_CPUS << RING_SHIFT), BPF_F_MMAPABLE);
-BPF_PERCPU_ARRAY(site_hits, u64, MAX_SITES);
+SHARED_TABLE("array", u32, struct ring_head, ring_heads, RING_CPUS, BPF_F_MMAPABLE);
+SHARED_TABLE("array", u32, struct event, ring_events, (RING_CPUS << RING_SHIFT), BPF_F_MMAPABLE);
+/* Mapped, too: while a system call reads a map, the kernel passes over the tracepoint programs of that processor. */
+SHARED_TABLE("array", u32, u64, site_hits, (RING_CPUS * MAX_SITES), BPF_F_MMAPABLE);
 
 static inline void count_hit(u32 site)
 {
-	u64 *hits = site_hits.lookup(&site);
+	u32 slot = bpf_get_smp_processor_id() * MAX_SITES + site;
+	u64 *hits = site < MAX_SITES ? site_hits.lookup(&slot) : NULL;
 	if (hits)
 		*hits += 1;
 }
@@ -85,4 +116,15 @@ static inline void publish(struct event *e, u64 index)
 #else
 	__sync_lock_test_and_set(&e->seq, index + 1); /* a full barrier on AArch64 */
 #endif
+}
+
+/* bpf_probe_read_user by another name: for that one bcc looks through all symbols of the kernel, which takes longer than
+ * to compile. Every kernel that flowprof knows has it. */
+static long (*read_user)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
+
+static inline u64 word_at(u64 address)
+{
+	u64 word = 0;
+	read_user(&word, sizeof(word), (void *)address);
+	return word;
 }

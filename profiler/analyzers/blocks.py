@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowprof.profiler.analyzers.contract import GRAPHS, OPERATORS, Analyzer, Result
 from flowprof.profiler.analyzers.groups import group_rows
-from flowprof.profiler.sections import BlockTable
+from flowprof.profiler.sections.groups import BlockTable
 from flowprof.profiler.store import Recording
 
 

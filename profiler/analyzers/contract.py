@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
+from flowprof.profiler.ceilings import COLUMNS, Ceilings, from_rows
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.sections import Coverage, Outcome
+from flowprof.profiler.sections.coverage import Coverage
+from flowprof.profiler.sections.outcome import Outcome
 from flowprof.profiler.store import Recording, read_sql
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,15 @@ class Need:
 
     sql: str
     missing: str
+
+    def met(self, recording: Recording) -> bool:
+        """Whether the recording holds what is needed."""
+        return bool(recording.rows(self.sql)[0][0])
+
+    def why(self, recording: Recording) -> str:
+        """What to say; of an import that which another recording would help with is left out."""
+        imported = recording.meta().get("imported_from")
+        return f"{self.missing.split(';', 1)[0]}: imported from {imported}" if imported else self.missing
 
 
 GRAPHS = Need("SELECT count(*) > 0 FROM graph_duration", "no graph was executed; record while tokens are generated")
@@ -35,8 +49,12 @@ THREADS = Need(
     "no thread windows; record longer, or with --full --levels thread",
 )
 WINDOWS = Need("SELECT count(*) > 0 FROM probe_window", "no windows; the recording was cut off at its start")
+SCHED = Need(  # the level may have been asked for and the tracepoints refused
+    "SELECT count(*) > 0 FROM meta WHERE key = 'sched' AND value = 'yes'",
+    "no scheduler data; record with --levels token,graph,op,thread,sched (as root; flowprof doctor says what lacks)",
+)
 REQUESTS = Need(
-    "SELECT count(*) > 0 FROM request",
+    "SELECT count(*) > 0 FROM (SELECT pid FROM request UNION ALL SELECT pid FROM slot_token)",
     "no requests; they need a llama-server with symbols (flowprof list-probes PID says what was found)",
 )
 
@@ -62,13 +80,32 @@ class Analyzer:
         """The outcome: "ok" with a section, "skipped" with what to record, or "failed" with why."""
         try:
             for need in self.needs:
-                if not recording.rows(need.sql)[0][0]:
-                    return Outcome(self.name, self.title, "skipped", need.missing)
+                if not need.met(recording):
+                    return Outcome(self.name, self.title, "skipped", need.why(recording))
             result = self.analyze(recording)
         except Exception as error:  # one analyzer's bug must not take the report with it
             log.debug("analyzer %s", self.name, exc_info=True)
             return Outcome(self.name, self.title, "failed", f"{type(error).__name__}: {error}")
         return Outcome(self.name, self.title, "ok", "", result.value, result.findings)
+
+
+def once(compute: Callable[[Recording], T]) -> Callable[[Recording], T]:
+    """Remember what `compute` found in a recording: several analyzers ask for the same."""
+    found: WeakKeyDictionary[Recording, T] = WeakKeyDictionary()
+
+    @functools.wraps(compute)
+    def remembered(recording: Recording) -> T:
+        if recording not in found:
+            found[recording] = compute(recording)
+        return found[recording]
+
+    return remembered
+
+
+def recorded_ceilings(recording: Recording) -> Ceilings:
+    """The recorded machine's, or those that the report was asked to compare with."""
+    machine = recording.meta().get("cpu_model", "")
+    return from_rows(machine, recording.rows(f"SELECT {', '.join(COLUMNS)} FROM ceiling"))
 
 
 def coverage(recording: Recording, *levels: str) -> tuple[Coverage, ...]:

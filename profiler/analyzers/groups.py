@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flowprof.profiler.analyzers.contract import coverage, ratio
-from flowprof.profiler.sections import Coverage, GroupRow
+from flowprof.profiler.sections.coverage import Coverage
+from flowprof.profiler.sections.groups import GroupRow
 from flowprof.profiler.store import Recording, read_sql
 
 

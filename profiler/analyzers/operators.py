@@ -3,14 +3,18 @@
 Measured on the graph executions wholly inside op or thread windows: wall time on the first thread, from the operator's
 start to the start of the next one (barrier included, for no thread goes on before it). Scaled to the whole recording
 phase by phase: times by (time of all graphs / time of the measured ones), calls by the same ratio of graph counts.
-Shares are of the phase's time inside graphs. Fires `operators.largest` when one group takes 30 % or more of decode.
+Shares are of the phase's time inside graphs.
+
+* `operators.largest`: one group takes 30 % or more of decode. Look there first; were its calls free, decode would be as
+  much faster as the finding says, and no more.
 """
 
 from __future__ import annotations
 
 from flowprof.profiler.analyzers.contract import GRAPHS, OPERATORS, Analyzer, Result, coverage, ratio
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.sections import Coverage, OperatorRow, OperatorTable
+from flowprof.profiler.sections.coverage import Coverage
+from flowprof.profiler.sections.operators import OperatorRow, OperatorTable
 from flowprof.profiler.store import Recording, read_sql
 
 LARGE_SHARE = 0.30
@@ -63,12 +67,16 @@ def _largest(rows: list[OperatorRow], of: dict[str, Coverage]) -> tuple[Finding,
             confidence="high" if weight.graphs_measured >= ENOUGH_GRAPHS else "medium",
             evidence=(
                 f"{top.measured_calls} calls in {weight.graphs_measured} of {weight.graphs} decode graphs",
-                f"median call {top.p50_ns / 1e3:.1f} µs, 99th percentile {top.p99_ns / 1e3:.1f} µs",
-                f"slowest tensor {top.top_tensor}: {top.top_tensor_ns / 1e3:.1f} µs a call",
+                f"median call {_time(top.p50_ns)}, 99th percentile {_time(top.p99_ns)}",
+                f"slowest tensor {top.top_tensor}: {_time(top.top_tensor_ns)} a call",
             ),
             advice=f"Look here first. Were these calls free, decode would be {ceiling:.2f}x as fast, no more.",
         ),
     )
+
+
+def _time(ns: float) -> str:
+    return f"{ns / 1e6:.1f} ms" if ns >= 1e6 else f"{ns / 1e3:.1f} µs"
 
 
 ANALYZER = Analyzer("operators", "Operators", (GRAPHS, OPERATORS), analyze)

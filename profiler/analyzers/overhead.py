@@ -17,12 +17,13 @@ import math
 
 import numpy as np
 from flowprof.profiler.analyzers.contract import GRAPHS, WINDOWS, Analyzer, Result
-from flowprof.profiler.sections import LevelCost, Overhead
+from flowprof.profiler.sections.overhead import LevelCost, Overhead
 from flowprof.profiler.store import Recording, read_sql
 
 DEEP = ("op", "thread")
 MIN_WINDOWS = 5  # deep windows with a shallow neighbour
-MIN_STEPS = 30  # decode steps in them
+MIN_SHALLOW = 3  # different shallow neighbours: one may be slow by chance, and the first ones see the attaching itself
+MIN_STEPS = 30  # decode steps in the deep windows
 MIN_STEPS_PER_WINDOW = 2
 NEIGHBOUR_NS = 10_000_000_000  # a shallow window further away says nothing about now
 
@@ -96,7 +97,11 @@ def level_cost(windows: dict[str, np.ndarray], level: str, time_share: float) ->
     steps = int(np.sum(np.asarray(windows["steps"])[deep][paired]))
     count = len(differences)
     if count < MIN_WINDOWS or steps < MIN_STEPS:
-        reason = f"not measurable: {steps} tokens in {count} windows"
+        reason = f"not measurable: {steps} tokens in {count} window{'' if count == 1 else 's'}"
+        return LevelCost(level, None, None, count, steps, time_share, reason)
+    bases = len(np.union1d(before[paired & near_before], after[paired & near_after]))
+    if bases < MIN_SHALLOW:
+        reason = f"not measurable: {bases} of {MIN_SHALLOW} token windows to compare with (--full has few)"
         return LevelCost(level, None, None, count, steps, time_share, reason)
     mean = float(differences.mean())
     # One shallow window serves two deep ones, so the differences are not independent: the variance of one window is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowprof.profiler.analyzers.contract import Analyzer, Result
-from flowprof.profiler.sections import Probes, Site, Window
+from flowprof.profiler.sections.probes import Probes, Site, Window
 from flowprof.profiler.store import Recording
 
 MAX_SITES = 500

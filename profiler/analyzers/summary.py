@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from flowprof.profiler.analyzers.contract import Analyzer, Result, number, ratio
-from flowprof.profiler.sections import Latency, Model, Module, Phase, Process, Summary
+from flowprof.profiler.sections.summary import Latency, Model, Module, Phase, Process, Summary
 from flowprof.profiler.store import Recording, read_sql
 
 MAX_ROWS = 50  # of modules, processes and notes: a recording may hold any number

@@ -21,16 +21,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     pids = pids_of(asked.pids, asked.pid, "attach")
     options = recording.options(asked)
-    from flowprof.profiler import kernel, rights
-    from flowprof.profiler.plan import make_plan, require_engine
-    from flowprof.profiler.target import open_target
+    from flowprof.probes import engines
+    from flowprof.profiler import destination, kernel, rights
+    from flowprof.profiler.errors import NotFoundError
+    from flowprof.profiler.target import has_ended, open_target
 
     targets = [open_target(pid) for pid in pids]
     rights.require()
-    plan = make_plan(targets, kernel.version(), debug_dirs=options.debug_dirs)
-    require_engine(plan)
     output = asked.output or f"flowprof-{'-'.join(map(str, pids))}.duckdb"
-    return recording.record(plan, asked, options, output)
+    destination.check(output, asked.force)  # before the compiler is started, for which even an error would have to wait
+    with recording.compiling(options) as probes:
+        from flowprof.profiler.plan import make_plan, require_engine, require_room, require_watched  # takes long
+
+        known = engines(options.torch_ops)
+        plan = make_plan(targets, kernel.version(), known, debug_dirs=options.debug_dirs, manifests=options.manifests)
+        if any(has_ended(pid) for pid in pids):
+            raise NotFoundError(f"process {', '.join(map(str, filter(has_ended, pids)))} has ended meanwhile")
+        require_watched(plan)
+        require_engine(plan)
+        require_room(plan)
+        return recording.record(plan, asked, options, output, probes)
 
 
 def pids_of(positional: str | None, flag: str | None, verb: str) -> list[int]:

@@ -1,8 +1,8 @@
 """Record a real llama-server on a synthetic model, and show the report.
 
-Writes the model into a cache folder, starts a llama-server on the loopback interface under load, attaches to it for
-some seconds, prints the report, writes the recording and an HTML page, and stops the server. Where eBPF cannot run it
-says why and shows the recording that comes with flowprof instead.
+Measures this machine's ceilings once, writes the model into a cache folder, starts a llama-server on the loopback
+interface under load, attaches to it for some seconds, prints the report, writes the recording and an HTML page, and
+stops the server. Where eBPF cannot run it says why and shows the recording that comes with flowprof instead.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowprof.profiler.errors import BpfError, FlowprofError, NotFoundError, PermissionDeniedError
+from flowprof.profiler.messages import printable, say
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -61,8 +62,8 @@ def run(asked: argparse.Namespace) -> int:
         code = cli.main(arguments)
         if code:
             return code
-    _say(f"the recording: {asked.output}    the page: {asked.html}")
-    _say(f"more: flowprof query {asked.output} 'SHOW ALL TABLES'")
+    say(f"the recording: {asked.output}    the page: {asked.html}")
+    say(f"more: flowprof query {asked.output} 'SHOW ALL TABLES'")
     return 0
 
 
@@ -73,8 +74,10 @@ def _obstacle() -> str:
     try:
         import gguf  # noqa: F401 (is it there?)
         import xllamacpp  # noqa: F401 (is it there?)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         return f"the demo's engine is not installed ({error.name}); it comes with: pip install 'flowprof[demo]'"
+    except ImportError as error:  # a library of the system is missing; the text names it
+        return f"the demo's engine cannot be loaded: {error}; make setup installs what it needs"
     failed = doctor.failures(doctor.host())
     return "; ".join(f"{check.name}: {check.found} -> {check.remedy}" for check in failed)
 
@@ -85,21 +88,34 @@ def _record(asked: argparse.Namespace) -> int:
 
     from flowprof.examples import llama_server, synthetic_model
 
-    _say(f"writing the synthetic model {asked.model} (once, into the cache) …")
+    _calibrate()
+    say(f"writing the synthetic model {asked.model} (once, into the cache) …")
     try:
         model = synthetic_model.write(asked.model)
-        _say("starting llama-server …")
+        say("starting llama-server …")
         server = llama_server.start(model, threads=SERVER_THREADS)
     except (OSError, llama_server.ServerFailedError) as error:
         raise FlowprofError(f"the demo's engine does not start: {error}", "flowprof demo --packaged") from error
     with server, _under_load(server) as answers:
         command = ["attach", str(server.pid), "-d", asked.duration, "-o", asked.output, "-f"]
-        _say(f"$ flowprof {' '.join(command)}")
+        say(f"$ flowprof {' '.join(command)}")
         code = _finish(subprocess.Popen([sys.executable, "-m", "flowprof.profiler.cli", *command]))
     if answers:
         rate = sum(a.predicted_n - 1 for a in answers) / sum(a.predicted_ms for a in answers) * 1e3
-        _say(f"the server's own account of its {len(answers)} requests: {rate:.1f} decoded tokens/s")
+        say(f"the server's own account of its {len(answers)} requests: {rate:.1f} decoded tokens/s")
     return code
+
+
+def _calibrate() -> None:
+    """The machine's ceilings, unless they are known: without them there are no verdicts."""
+    from flowprof.profiler import calibrate, ceilings_file
+
+    known = ceilings_file.cached()
+    wanted = calibrate.open_counts(known, (1, SERVER_THREADS))
+    if wanted:
+        say("measuring what this machine can do at most, once (flowprof calibrate) …")
+        measured = calibrate.measure(wanted)
+        ceilings_file.save(measured if known is None else known.merged(measured), ceilings_file.cache_file())
 
 
 def _finish(recorder: Popen[bytes]) -> int:
@@ -108,7 +124,7 @@ def _finish(recorder: Popen[bytes]) -> int:
         try:
             return recorder.wait()
         except KeyboardInterrupt:
-            _say("ending the recording …")
+            say("ending the recording …")
 
 
 @contextmanager
@@ -123,7 +139,7 @@ def _under_load(server: RunningServer) -> Iterator[list[Answer]]:
         try:
             answers.extend(load.run(server.url, n_predict=GENERATED_TOKENS, prompt_tokens=PROMPT_TOKENS, stop=stop))
         except (OSError, ValueError) as error:
-            _say(f"the load ended early: {error}")
+            say(f"the load ended early: {error}")
 
     client = threading.Thread(target=send)
     client.start()
@@ -137,18 +153,11 @@ def _under_load(server: RunningServer) -> Iterator[list[Answer]]:
 def _use_packaged(obstacle: str, output: str) -> None:
     import shutil
 
-    from flowprof.profiler.cli import printable
-
-    _say(f"nothing is recorded here: {printable(obstacle)}")
+    say(f"nothing is recorded here: {printable(obstacle)}")
     if not PACKAGED.is_file():
         raise NotFoundError(f"the packaged recording {PACKAGED} is missing", "install flowprof from its repository")
-    _say("what follows is the recording that comes with flowprof, of another machine")
+    say("what follows is the recording that comes with flowprof, of another machine")
     try:
         shutil.copyfile(PACKAGED, output)
     except OSError as error:
         raise FlowprofError(f"cannot write {output}: {error.strerror}", "name another file with -o FILE") from error
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

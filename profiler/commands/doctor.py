@@ -10,6 +10,8 @@ import argparse
 import sys
 from collections.abc import Iterable
 
+from flowprof.profiler.messages import printable
+
 NAME = "doctor"
 SCHEMA_VERSION = 1
 
@@ -50,7 +52,6 @@ def run(asked: argparse.Namespace) -> int:
 
 def print_check(name: str, verdict: str, found: str, remedy: str) -> None:
     """One line, and the remedy below it when there is one."""
-    from flowprof.profiler.cli import printable
 
     sys.stdout.write(f"{verdict:<4}  {name:<13} {printable(found)}\n")
     if remedy:

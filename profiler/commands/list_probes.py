@@ -1,12 +1,15 @@
 """Show the plan for a process: every site, and why a probe is not possible.
 
-Attaches nothing. Cost classes: emulated (cheap), single-stepped (some 10 times as dear in a VM), return.
+Attaches nothing. Cost classes: emulated (cheap), single-stepped (several times as dear: doctor measures it), return.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+
+from flowprof.profiler.commands import recording
+from flowprof.profiler.messages import printable
 
 NAME = "list-probes"
 
@@ -15,22 +18,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pids", metavar="PID[,PID]", nargs="?", help="the process, or several")
     parser.add_argument("-p", "--pid", metavar="PID[,PID]", help="the same")
     parser.add_argument("--debug-dir", action="append", default=[], metavar="DIR", help="where debug files lie, too")
+    recording.torch_ops_argument(parser)
+    recording.resources_argument(parser)
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default: table)")
 
 
 def run(asked: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from flowprof.probes import engines
     from flowprof.profiler import kernel
-    from flowprof.profiler.cli import printable
     from flowprof.profiler.commands.attach import pids_of
     from flowprof.profiler.plan import make_plan, require_engine
+    from flowprof.profiler.resources.taps import VARIABLE
     from flowprof.profiler.target import open_target
     from flowprof.viewers import rows
 
     targets = [open_target(pid) for pid in pids_of(asked.pids, asked.pid, NAME)]
-    plan = make_plan(targets, kernel.version(), debug_dirs=tuple(asked.debug_dir))
-    if not plan.sites:
+    known, manifests = engines(recording.torch_ops(asked)), recording.manifests(asked)
+    plan = make_plan(targets, kernel.version(), known, debug_dirs=tuple(asked.debug_dir), manifests=manifests)
+    if not plan.sites and not plan.variables:
         require_engine(plan)
     short = asked.format == "table"
     names = ["pid", "level", "probe", "symbol", "module", "offset", "instruction", "cost", "reason"]
@@ -42,6 +49,14 @@ def run(asked: argparse.Namespace) -> int:
             site.cost_class or "not possible", site.reason,
         )
         for site in plan.sites
+    ]  # fmt: skip
+    found += [
+        (
+            one.pid, "resource", VARIABLE + one.variable.name, "", Path(one.module.path).name if short else
+            one.module.path, "-", "", "read", f"every {one.variable.period_ms} ms, from outside"
+            + (f"; declared in {one.way.kind.source}" if one.way.kind.source else ""),
+        )
+        for one in plan.variables
     ]  # fmt: skip
     {"table": rows.table, "csv": rows.csv, "json": rows.json}[asked.format](names, found, sys.stdout)
     if short:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowprof.profiler.messages import say
+
 if TYPE_CHECKING:
+    from flowprof.profiler.options import Options
     from flowprof.profiler.plan import Plan
-    from flowprof.profiler.recorder import Options, Progress, Recorder
+    from flowprof.profiler.probes_in_place import ProbesInPlace
+    from flowprof.profiler.recorder import Progress, Recorder
+    from flowprof.profiler.resources.manifest import Manifest
 
 DEFAULT_BUDGET = "1%"
+MAX_UNSEEN = 5  # events of manifests that are told one by one
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,36 +35,102 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-events", type=int, metavar="N", help="stop after N events")
     parser.add_argument(
         "--levels",
-        default="token,graph,op,thread",
+        default="token,graph,op,thread,sched",
         metavar="LIST",
-        help="what may be recorded: token, graph, op, thread (default: all)",
+        help="what may be recorded: token, graph, op, thread, sched (default: all)",
     )
     cost = parser.add_mutually_exclusive_group()
     cost.add_argument(
         "--overhead-budget",
         default=DEFAULT_BUDGET,
         metavar="PERCENT",
-        help="how much slower the target may become; deep probes are attached as seldom as that needs "
-        "(default: 1%%)",
+        help="how much slower the target may become; deep probes are attached as seldom as that needs (default: 1%%)",
     )
     cost.add_argument("--full", action="store_true", help="the deepest level all the time, whatever it costs")
+    parser.add_argument(
+        "--counters",
+        choices=("software", "all"),
+        help="count per operator: page faults and context switches, or all, with cycles, instructions and cache misses "
+        "where this machine has them; makes every probe hit dearer (the recording measures by how much)",
+    )
+    torch_ops_argument(parser)
+    resources_argument(parser)
     parser.add_argument("--debug-dir", action="append", default=[], metavar="DIR", help="where debug files lie, too")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no report: only the recording")
+
+
+def torch_ops_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--torch-ops",
+        default="",
+        metavar="all|REGEX",
+        help="which of PyTorch's operators: all 3 100, or those whose name (add_Tensor) matches (default: matrix "
+        "products, attention, convolutions, norms, softmax, embedding, copies, collectives)",
+    )
+
+
+def resources_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--resources",
+        action="append",
+        default=[],
+        metavar="FILE|NAME[,…]",
+        help="record who holds and who waits for the resources that these manifests name (flowprof resources list)",
+    )
+
+    parser.add_argument(
+        "--watch",
+        action="append",
+        default=[],
+        metavar="SYMBOL|EXPR",
+        help="record a variable's values: a global one (limit, pool.used), an argument of a function whenever that is "
+        "entered ('lookup(arg1->size)', 'lookup(n)'), or what it returns ('lookup(ret)'); repeatable",
+    )
+
+
+def manifests(asked: argparse.Namespace) -> tuple[Manifest, ...]:
+    """What --resources names, each manifest once, and --watch. Raises ManifestError, NotFoundError, UsageError."""
+    from flowprof.profiler.errors import UsageError
+    from flowprof.profiler.resources import watch
+    from flowprof.profiler.resources.manifest import load
+
+    names = [name.strip() for text in asked.resources for name in text.split(",") if name.strip()]
+    read = tuple(load(name) for name in dict.fromkeys(names))
+    called = [manifest.name for manifest in read]
+    for name in called:
+        if called.count(name) > 1:
+            raise UsageError(f"--resources: two manifests are named {name[:80]!r}", "give one of them another name")
+    watched = watch.manifest(asked.watch)
+    return read if watched is None else (*read, watched)
+
+
+def torch_ops(asked: argparse.Namespace) -> str:
+    """What --torch-ops says. Raises UsageError."""
+    from flowprof.probes.torch import engine
+    from flowprof.profiler.errors import UsageError
+
+    try:
+        engine(asked.torch_ops)
+    except ValueError as error:
+        claim = f"--torch-ops {asked.torch_ops[:80]!r} is no regular expression: {error}"
+        raise UsageError(claim, "write names: 'mm|linear'") from error
+    return str(asked.torch_ops)
 
 
 def options(asked: argparse.Namespace) -> Options:
     """The recorder's options. Raises UsageError."""
     from flowprof.profiler import durations
     from flowprof.profiler.errors import UsageError
-    from flowprof.profiler.plan import LEVELS
-    from flowprof.profiler.recorder import Options
+    from flowprof.profiler.options import LEVELS, Options
     from flowprof.profiler.target import shown
 
     levels = tuple(name.strip() for name in asked.levels.split(",") if name.strip())
     unknown = [name for name in levels if name not in LEVELS]
     if unknown or not levels:
         raise UsageError(f"--levels: {', '.join(unknown) or 'nothing'} is no level", f"levels are {', '.join(LEVELS)}")
+    if asked.counters and "sched" not in levels:
+        raise UsageError("--counters needs the level sched", "it tells a thread's own counts from those of others")
     if asked.max_events is not None and asked.max_events <= 0:
         raise UsageError(f"--max-events {asked.max_events} records nothing", "give a positive number")
     return Options(
@@ -64,6 +139,9 @@ def options(asked: argparse.Namespace) -> Options:
         duration_s=durations.seconds(asked.duration) if asked.duration is not None else None,
         max_events=asked.max_events,
         debug_dirs=tuple(asked.debug_dir),
+        torch_ops=torch_ops(asked),
+        counters=asked.counters or "",
+        manifests=manifests(asked),
         command_line=shown(" ".join(sys.argv)),
     )
 
@@ -80,23 +158,53 @@ def _budget(text: str) -> float:
     return value / 100
 
 
-def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str) -> int:
+@contextlib.contextmanager
+def compiling(options: Options, engines: Iterable[str] = ()) -> Iterator[Future[ProbesInPlace]]:
+    """Compile the kernel side on a thread of its own: it takes longest. Until it is done standard error is bcc's.
+
+    engines: that may be met; what others need is compiled when they are.
+    """
+    from flowprof.profiler.probes_in_place import ProbesInPlace
+
+    with ThreadPoolExecutor(1, initializer=_own_folder) as compiler:
+        yield compiler.submit(
+            ProbesInPlace, counters=options.counters, resources=bool(options.manifests), engines=engines
+        )
+
+
+def _own_folder() -> None:
+    """bcc changes the working directory while it compiles: from here on this thread has one of its own."""
+    clone_fs = 0x200
+    ctypes.CDLL(None).unshare(clone_fs)
+
+
+def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str, probes: Future[ProbesInPlace]) -> int:
     """Record `plan` into `output` and show the report. Returns the exit code."""
+    from flowprof.profiler.graphs import read_ahead
+    from flowprof.profiler.invoking_user import invoking_user
+    from flowprof.profiler.plan import unseen
     from flowprof.profiler.recorder import Recorder
     from flowprof.profiler.store import Recording
 
+    read_ahead((module for module, _, _ in plan.modules), options.debug_dirs)
     show = _ProgressLine(asked.quiet)
 
     def in_place() -> None:
+        if not asked.quiet:
+            for line in (missing := unseen(plan))[:MAX_UNSEEN]:
+                say(line)
+            if len(missing) > MAX_UNSEEN:
+                say(f"and {len(missing) - MAX_UNSEEN} more: flowprof list-probes shows them")
         show.begin()
         options.release()
 
     kept = _Replaced(output if asked.force else "")
     created, recorder = False, None
     try:
-        with _Signals() as signals, Recording.create(output, asked.force, _invoking_user()) as recording:
+        with _Signals() as signals, Recording.create(output, asked.force, invoking_user()) as recording:
             created = True
-            recorder = Recorder(plan, recording, replace(options, release=in_place), show)
+            compiled = probes.result()
+            recorder = Recorder(plan, recording, replace(options, release=in_place), show, compiled)
             signals.recorder = recorder
             progress = recorder.run()
     except BaseException:
@@ -110,8 +218,8 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str)
         show.end()
     asked.ended_by = signals.number
     if not asked.quiet:
-        _say(f"{progress.ended_because}: {progress.events} events, {progress.tokens} tokens, {progress.lost} lost")
-        _say(f"the recording: {output} (again: flowprof report {output}; a page: --html OUT)")
+        say(f"{progress.ended_because}: {progress.events} events, {progress.tokens} tokens, {progress.lost} lost")
+        say(f"the recording: {output} (again: flowprof report {output}; a page: --html OUT)")
         return _report(output, asked.json)
     return 0
 
@@ -167,42 +275,29 @@ class _Signals:
 
 
 def _report(path: str, as_json: bool) -> int:
+    from flowprof.profiler.commands.report import show
     from flowprof.profiler.report import build_report
     from flowprof.profiler.store import Recording
 
     with Recording.open(path) as recording:
         report = build_report(recording)
-    if as_json:
-        from flowprof.viewers import json
-
-        sys.stdout.write(json.render(report))
-    else:
-        from flowprof.viewers import terminal
-
-        terminal.show(report, sys.stdout)
+    show(report, as_json)
     return 0
-
-
-def _invoking_user() -> tuple[int, int] | None:
-    """Under sudo: who the recording belongs to."""
-    try:
-        return (int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])) if os.geteuid() == 0 else None
-    except (KeyError, ValueError):
-        return None
 
 
 class _ProgressLine:
     """One line on a terminal, rewritten; nothing where standard error is a file."""
 
     def __init__(self, quiet: bool) -> None:
-        self._on = not quiet and sys.stderr.isatty()
+        self._on = False
         self._shown = False
         self._quiet = quiet
 
     def begin(self) -> None:
-        """The probes are in place."""
+        """The probes are in place, and standard error is ours again, not the compiler's."""
+        self._on = not self._quiet and sys.stderr.isatty()
         if not self._quiet:
-            _say("recording; Ctrl-C ends it")
+            say("recording; Ctrl-C ends it")
 
     def __call__(self, progress: Progress) -> None:
         if self._on:
@@ -221,7 +316,3 @@ class _ProgressLine:
     def end(self) -> None:
         if self._shown:
             sys.stderr.write("\r\x1b[K")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

@@ -8,12 +8,26 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowprof.profiler.report import Report
 
 NAME = "report"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a recording (.duckdb)")
+    parser.add_argument(
+        "--ceilings", metavar="FILE", help="compare with these ceilings (JSON or TOML), not with the recorded machine's"
+    )
+    parser.add_argument(
+        "--slo", metavar="[NAME:]LIMITS", action="append", default=[],
+        help="hold the requests against this: ttft=1s,tpot=50ms; again for more tiers, chat:prompt=..1000,ttft=1s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--thresholds", metavar="FILE", help="judge resources by these thresholds (TOML), not by flowprof's own"
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--html", metavar="OUT", help="write a self-contained HTML page instead, with a timeline")
     instead.add_argument("--json", action="store_true", help="print the report as JSON instead")
@@ -23,28 +37,47 @@ def run(asked: argparse.Namespace) -> int:
     from flowprof.profiler.store import Recording
 
     if asked.html is not None:
-        _check(Path(asked.html), Path(asked.file))
+        check_page(Path(asked.html), Path(asked.file))
+    from flowprof.profiler.slo import parse
+
+    slos, ceilings, thresholds = parse(asked.slo), None, None
+    if asked.ceilings is not None:
+        from flowprof.profiler.ceilings_file import load
+
+        ceilings = load(asked.ceilings)
+    if asked.thresholds is not None:
+        from flowprof.profiler.blame.thresholds import load as load_thresholds
+
+        thresholds = load_thresholds(asked.thresholds)
     with Recording.open(asked.file) as recording:
         from flowprof.profiler.report import build_report, timeline
 
-        report = build_report(recording)
+        report = build_report(recording, ceilings, slos, thresholds)
         if asked.html is not None:
+            from flowprof.profiler.whole_file import write_whole
             from flowprof.viewers import html
 
-            _write(Path(asked.html), html.render(report, timeline(recording)))
-        elif asked.json:
-            from flowprof.viewers import json
-
-            sys.stdout.write(json.render(report))
+            page = html.render(report, timeline(recording))
+            write_whole(Path(asked.html), page, "give --html a file that you may write")
         else:
-            from flowprof.viewers import terminal
-
-            terminal.show(report, sys.stdout)
+            show(report, asked.json)
     return 0
 
 
-def _check(path: Path, recording: Path) -> None:
-    """Before the work is done: what would stop the page from being written."""
+def show(report: Report, as_json: bool) -> None:
+    """To standard output."""
+    if as_json:
+        from flowprof.viewers import json
+
+        sys.stdout.write(json.render(report))
+    else:
+        from flowprof.viewers import terminal
+
+        terminal.show(report, sys.stdout)
+
+
+def check_page(path: Path, recording: Path) -> None:
+    """Before the work is done: what would stop the page from being written. Raises UsageError, RecordingError."""
     from flowprof.profiler.errors import RecordingError, UsageError
 
     if path.exists() and recording.exists() and path.samefile(recording):
@@ -52,22 +85,3 @@ def _check(path: Path, recording: Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "is a directory" if path.is_dir() else "would lie in a directory that does not exist"
         raise RecordingError(f"{path} {found}", "give --html a file that you may write")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside `path` and rename: an earlier page is replaced by a whole one or not at all."""
-    import os
-
-    from flowprof.profiler.errors import RecordingError
-
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise RecordingError(
-            f"cannot write {path}: {error.strerror}", "give --html a file that you may write"
-        ) from error

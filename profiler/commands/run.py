@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from flowprof.profiler.commands import recording
+from flowprof.profiler.messages import printable, say
 
 if TYPE_CHECKING:
     from flowprof.profiler.child import Child
@@ -35,17 +36,23 @@ def run(asked: argparse.Namespace) -> int:
     from dataclasses import replace
 
     options = replace(recording.options(asked), look_s=0.01)
+    from flowprof.probes import engines
     from flowprof.profiler import kernel, rights
     from flowprof.profiler.child import Child
-    from flowprof.profiler.plan import make_plan
+    from flowprof.profiler.plan import make_plan, unwatched
 
     rights.require()
     user = os.environ.get("SUDO_UID") if os.geteuid() == 0 else None
     child = Child(command, int(user) if user and user.isdecimal() else None)
     try:
-        plan = make_plan([child.target()], kernel.version(), debug_dirs=options.debug_dirs)
-        output = asked.output or f"flowprof-{child.pid}.duckdb"
-        code = recording.record(plan, asked, replace(options, release=child.release), output)
+        known = engines(options.torch_ops)
+        # Libraries will come, nobody knows which: compiled when they do, their first calls would be missed.
+        with recording.compiling(options, [engine.name for engine in known]) as probes:
+            plan = make_plan([child.target()], kernel.version(), known, options.debug_dirs, manifests=options.manifests)
+            for name, reason in unwatched(plan).items():  # it may come with a library
+                say(printable(f"--watch {name}: {reason}"))
+            output = asked.output or f"flowprof-{child.pid}.duckdb"
+            code = recording.record(plan, asked, replace(options, release=child.release), output, probes)
     except FlowprofError as error:
         child.abandon()
         if child.exit_code is None:  # it runs: our trouble is not to end it

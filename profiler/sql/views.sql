@@ -57,12 +57,27 @@ FROM graph_duration WHERE phase = 'decode';
 
 CREATE OR REPLACE VIEW request_duration AS  -- one row per llama-server task
 SELECT
-    pid, task_id, slot,
-    CASE WHEN results > 1 THEN first_result_ns - posted_ns END AS ttft_ns,
-                                            -- time to the first token, ns; NULL when the answer came in one piece
-    end_ns - posted_ns AS dur_ns,           -- whole request, ns
-    results                                 -- answers sent
-FROM request;
+    r.pid, r.task_id, r.slot,
+    CASE WHEN r.started_ns IS NOT NULL THEN  -- the build shows its slots
+             CASE WHEN t.at_ns <= coalesce(r.released_ns, t.at_ns) THEN t.at_ns END
+         WHEN r.results > 1 THEN r.first_result_ns
+    END - r.posted_ns AS ttft_ns,           -- time to the first token, ns; NULL unknown: without slots, when the answer
+                                            -- came in one piece
+    r.end_ns - r.posted_ns AS dur_ns,       -- whole request, ns
+    r.results                               -- answers sent
+FROM request r
+ASOF LEFT JOIN slot_token t ON t.pid = r.pid AND t.slot = r.slot AND t.at_ns >= r.started_ns;
+
+CREATE OR REPLACE VIEW graph_context AS   -- how long a context the attention of a graph reads; no row where it is not known
+SELECT
+    n.graph_id,
+    -- n_kv: rows of the k that FLASH_ATTN_EXT reads, or of the result of the MUL_MAT that llama.cpp names kq-<layer>; the
+    -- longest of the graph's layers, for sliding windows are shorter
+    max(CASE WHEN n.op = 'FLASH_ATTN_EXT' THEN k.ne[2] ELSE n.ne[1] END) AS n_kv
+FROM graph_node n
+LEFT JOIN graph_node k ON k.graph_id = n.graph_id AND k.node_index = n.sources[2]
+WHERE NOT n.leaf AND (n.op = 'FLASH_ATTN_EXT' OR n.op = 'MUL_MAT' AND regexp_matches(n.name, '^kq(-\d+)?$'))
+GROUP BY n.graph_id;
 
 CREATE OR REPLACE VIEW loss_by_place AS   -- what was not recorded
 SELECT place, sum(events)::BIGINT AS events FROM loss GROUP BY place;
@@ -92,3 +107,112 @@ SELECT
 FROM op_exec o
 JOIN measured_graph m USING (exec_id)
 WHERE m.level = 'thread' AND o.compute_end_ns IS NOT NULL AND o.end_ns IS NOT NULL;
+
+CREATE OR REPLACE VIEW pool_thread AS     -- the threads that compute graphs
+SELECT pid, tid, min(ith) AS ith FROM (
+    SELECT pid, tid, ith FROM thread WHERE ith IS NOT NULL
+    UNION ALL SELECT DISTINCT pid, tid, 0 FROM graph_exec  -- known without thread windows: who drives the graphs
+) GROUP BY pid, tid;
+
+CREATE OR REPLACE VIEW absence AS         -- thread_state, with waits for pages told from other waits for a device:
+-- while one thread reads pages from disk the others wait for the same pages, without a major fault of theirs;
+-- and threads of other programs (by_tid, by_comm) replaced by their processes
+WITH other AS (
+    SELECT tid, any_value(pid) AS pid, any_value(comm) AS comm FROM other_thread
+    WHERE tid NOT IN (SELECT tid FROM thread WHERE tid IS NOT NULL) GROUP BY tid
+), faulty AS (
+    SELECT DISTINCT g.exec_id, g.pid, g.start_ns, g.end_ns
+    FROM page_fault f ASOF JOIN graph_exec g ON f.pid = g.pid AND f.at_ns >= g.start_ns
+    WHERE f.at_ns <= g.end_ns
+)
+SELECT s.* REPLACE (
+    CASE WHEN s.state = 'disk' AND s.start_ns < f.end_ns THEN 'fault' ELSE s.state END AS state,
+    coalesce(o.pid, s.by_tid) AS by_tid,
+    coalesce(o.comm, s.by_comm) AS by_comm
+)
+FROM thread_state s ASOF LEFT JOIN faulty f ON s.pid = f.pid AND s.start_ns >= f.start_ns
+LEFT JOIN other o ON o.tid = s.by_tid;
+
+CREATE OR REPLACE VIEW expert_read AS     -- one row per graph execution and layer of experts whose ids were read
+SELECT
+    u.exec_id, u.node_index, e.graph_id, g.pid, g.phase, e.start_ns,
+    n.layer,
+    n.sources[3] AS ids_index,              -- node_index of the ids; operators with the same ids (up, gate, down) share this row
+    w.ne[3] AS experts,                     -- that there are
+    i.ne[1] AS used,                        -- by one token
+    i.ne[2] AS tokens,
+    u.uses,                                 -- ids that were recorded; used × tokens when all were
+    u.distinct_experts                      -- different ones among them
+FROM (SELECT exec_id, node_index, count(*) AS uses, count(DISTINCT expert) AS distinct_experts
+      FROM expert_use GROUP BY ALL) u
+JOIN graph_exec e USING (exec_id)
+JOIN graph g USING (graph_id)
+JOIN graph_node n ON n.graph_id = e.graph_id AND n.node_index = u.node_index AND n.op = 'MUL_MAT_ID'
+JOIN graph_node w ON w.graph_id = e.graph_id AND w.node_index = n.sources[1]
+JOIN graph_node i ON i.graph_id = e.graph_id AND i.node_index = n.sources[3]
+QUALIFY row_number() OVER (PARTITION BY u.exec_id, n.sources[3] ORDER BY u.node_index) = 1;
+
+-- ---------------------------------------------------------------- GPU work
+
+CREATE OR REPLACE VIEW gpu_work AS        -- one row per slice of work: kernels, collectives, copies, memsets, whole graphs
+WITH launch AS (                          -- the API call that carries a correlation; of several the first
+    SELECT pid, correlation, min(call_id) AS call_id
+    FROM api_call WHERE kind IN ('runtime', 'driver') AND correlation IS NOT NULL GROUP BY pid, correlation
+    UNION ALL                             -- for slices of an unknown process, where only one process used the number
+    SELECT NULL, correlation, min(call_id)
+    FROM api_call WHERE kind IN ('runtime', 'driver') AND correlation IS NOT NULL
+    GROUP BY correlation HAVING count(DISTINCT pid) = 1
+), numbered AS (                          -- the innermost operator with an external id
+    SELECT external_id, arg_max(call_id, start_ns) AS call_id
+    FROM api_call WHERE kind = 'operator' AND external_id IS NOT NULL
+    GROUP BY external_id HAVING count(DISTINCT pid) = 1
+)
+SELECT
+    s.slice_id, s.device, s.stream, s.kind, s.name, s.bytes, s.direction, s.host_memory,
+    s.start_ns,                             -- ns
+    s.end_ns - s.start_ns AS dur_ns,        -- ns
+    c.call_id AS launch_id,                 -- call_id of the API call that asked for it; NULL: not in the recording
+    c.name AS launch,                       -- its name
+    c.start_ns AS launch_ns,                -- when it began, ns
+    s.kind = 'graph' OR s.graph_node IS NOT NULL OR coalesce(contains(c.name, 'GraphLaunch'), false) AS in_graph,
+    -- operator: call_id of the innermost operator around the launch; NULL: none, or launched in a graph
+    CASE WHEN NOT in_graph THEN coalesce(own.call_id, called.call_id, c.parent_id) END AS operator_id
+FROM gpu_slice s
+LEFT JOIN launch l ON l.correlation = s.correlation AND l.pid IS NOT DISTINCT FROM s.pid
+LEFT JOIN api_call c ON c.call_id = l.call_id
+LEFT JOIN numbered own ON own.external_id = s.external_id
+LEFT JOIN numbered called ON called.external_id = c.external_id
+WHERE s.kind NOT IN ('sync', 'annotation');
+
+CREATE OR REPLACE VIEW resource_step AS   -- resource_event, with a release of all that a thread has spelled out: one row for each
+WITH every AS (SELECT resource_id, pid, tid, unit, at_ns FROM resource_event WHERE event = 'release' AND instance IS NULL),
+by_unit AS (SELECT DISTINCT resource_id FROM every WHERE unit IS NOT NULL),   -- some are of one unit only
+turn AS (SELECT * FROM resource_event WHERE event IN ('acquire', 'release') AND instance IS NOT NULL),
+turns AS (
+    SELECT e.resource_id, e.pid, e.tid, e.task, e.instance, e.unit, x.at_ns AS released_ns,
+        sum(CASE e.event WHEN 'acquire' THEN 1 ELSE -1 END) AS held
+    FROM turn e
+    ASOF JOIN every x ON e.resource_id = x.resource_id AND e.pid = x.pid AND e.tid = x.tid AND e.at_ns < x.at_ns
+    WHERE e.resource_id NOT IN (SELECT resource_id FROM by_unit)
+    GROUP BY ALL
+    UNION ALL
+    SELECT e.resource_id, e.pid, e.tid, e.task, e.instance, e.unit, x.at_ns, sum(CASE e.event WHEN 'acquire' THEN 1 ELSE -1 END)
+    FROM turn e
+    ASOF JOIN (
+        SELECT x.resource_id, x.pid, x.tid, u.unit, x.at_ns
+        FROM every x JOIN (SELECT DISTINCT resource_id, pid, tid, unit FROM turn WHERE unit IS NOT NULL) u
+            ON u.resource_id = x.resource_id AND u.pid = x.pid AND u.tid = x.tid AND u.unit = coalesce(x.unit, u.unit)
+        WHERE x.resource_id IN (SELECT resource_id FROM by_unit)
+    ) x ON e.resource_id = x.resource_id AND e.pid = x.pid AND e.tid = x.tid AND e.unit = x.unit AND e.at_ns < x.at_ns
+    GROUP BY ALL
+)
+SELECT
+    at_ns,                                  -- CLOCK_MONOTONIC, ns
+    pid, tid, resource_id,
+    event,                                  -- wait, acquire, use, release, give-up
+    instance, unit,                         -- as in resource_event; instance is never NULL
+    units, task, holder, stack_id, site_id
+FROM resource_event WHERE instance IS NOT NULL
+UNION ALL
+SELECT released_ns, pid, tid, resource_id, 'release', instance, unit, 1, task, NULL, NULL, NULL
+FROM turns, range(least(held, 1000)::BIGINT) WHERE held > 0;

@@ -1,6 +1,6 @@
 """`make bench`: run the benchmarks, print one table, write it to build/bench.md.
 
-    python tests/benchmarks/bench.py [overhead,ring,start,report] [--quick]
+    python tests/benchmarks/bench.py [PART,…] [--quick]
 
 Without names all parts run. Every part's rows are kept under build/bench/, so a part that is run again replaces its
 own rows in the table and the others stay; the last column says when each was measured, and of which commit. Leaves
@@ -20,10 +20,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import bench_calibrate
+import bench_diff
+import bench_import
 import bench_overhead
+import bench_overlap
 import bench_report
+import bench_resource_events
+import bench_resources
 import bench_ring
+import bench_scan
 import bench_start
+import bench_torch
 from row import Row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +43,14 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "ring": lambda quick: bench_ring.measured(8 if quick else 60),
     "start": bench_start.measured,
     "report": bench_report.measured,
+    "import": bench_import.measured,
+    "overlap": bench_overlap.measured,
+    "resources": bench_resources.measured,
+    "events": bench_resource_events.measured,
+    "torch": bench_torch.measured,
+    "diff": bench_diff.measured,
+    "scan": lambda quick: bench_scan.measured(),
+    "calibrate": lambda quick: bench_calibrate.measured(),
 }
 
 
@@ -47,7 +63,7 @@ def main() -> int:
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)} (there are {', '.join(PARTS)})")
-    if os.geteuid() != 0 and {"overhead", "start"} & set(chosen):
+    if os.geteuid() != 0 and {"overhead", "start", "torch"} & set(chosen):
         parser.error("attaching needs root: sudo make bench")
     KEPT.mkdir(parents=True, exist_ok=True)
     if os.getloadavg()[0] > 0.5:

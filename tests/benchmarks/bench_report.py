@@ -12,14 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import duckdb
 from chromium import Chromium, executable
 from integration.test_html_browser import FRAMES, READY
+from peak_memory import peak_mb
 from row import Row
-from synthetic import sized, write
+from synthetic import CEILINGS, PID, sized, write
 
 REPEATS = 3
 
@@ -53,10 +56,24 @@ def _measured(folder: Path, small: bool) -> Iterator[Row]:
         yield from in_browser(page)
     if not small:
         large = folder / "large.duckdb"
-        write(str(large), sized(10_000_000))
-        yield Row("report: terminal, 10 M operators", timed(*flowprof, str(large)), "s", 10)
+        write(str(large), replace(sized(10_000_000), ceilings=CEILINGS))
+        with_absences(large)
+        yield Row("report: terminal, 10 M operators", timed(*flowprof, str(large)), "s", 10,
+                  note="all analyzers, with ceilings and 1 M absences of threads")  # fmt: skip
+        yield Row("report: memory, 10 M operators", peak_mb("report", str(large)), "MB", 2000)
         yield Row("report: HTML, 10 M operators", timed(*flowprof, str(large), "--html", str(page)), "s", 10)
         yield Row("report: HTML of 10 M operators, size", page.stat().st_size / 1e6, "MB", 20)
+
+
+def with_absences(path: Path) -> None:
+    """A million stretches without a processor, as the scheduler would have told, in operators of all threads."""
+    with duckdb.connect(str(path)) as db:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('sched', 'yes')")
+        db.execute(
+            "INSERT INTO thread_state SELECT ?, tid, 0, start_ns + 100, start_ns + 300, 'runnable', 99, 'hog' "
+            "FROM op_exec WHERE hash(start_ns, tid) % 10 = 0 ORDER BY start_ns LIMIT 1_000_000",
+            [PID],
+        )
 
 
 def in_browser(page: Path) -> Iterator[Row]:

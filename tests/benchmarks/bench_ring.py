@@ -29,11 +29,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from flowprof.profiler import recorder, ring
+from flowprof.profiler import follow, ring
 from flowprof.profiler.bpf import event_ring_shift
 from flowprof.profiler.graphs import KnownGraph
 from flowprof.profiler.hitcost import HitCost
+from flowprof.profiler.options import LEVELS, Options
 from flowprof.profiler.plan import Plan
+from flowprof.profiler.probe_windows import ProbeWindows
+from flowprof.profiler.recorder import Progress, Recorder
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import open_target
 from row import Row
@@ -110,8 +113,10 @@ class SyntheticProbes:
     def __init__(self, *_: object) -> None:
         self.multi = True
         self.rings = ring.Rings(self.heads_fd, self.events_fd, CPUS, SHIFT)
-        self.doorbell = SimpleNamespace(wait=self._wait)
+        self.doorbell = SimpleNamespace(wait=self._wait, wake=self._nothing)
         self.thread_table_full = 0
+        self.expert_ids_left = self.passed_over = self.unseen_returns = 0
+        self.counters = None
 
     @staticmethod
     def _wait(seconds: float) -> bool:
@@ -127,14 +132,10 @@ class SyntheticProbes:
     def _nothing(self, *_: object) -> None:
         pass
 
-    load = attach_always = attach_deep = detach_deep = set_layout = set_known = forget_known = close = _nothing
+    def thread_names(self, _: object) -> dict[int, str]:
+        return {}
 
-
-class SyntheticRecorder(recorder.Recorder):
-    """The recorder, that is told that there are probes of every level."""
-
-    def _deep_levels(self) -> tuple[str, ...]:
-        return "op", "thread"
+    load = attach_always = attach_deep = detach_deep = detach = set_layout = set_known = forget_known = close = _nothing
 
 
 class SyntheticBook:
@@ -171,27 +172,28 @@ def record(folder: str, rate: int, seconds: float) -> None:
     os.ftruncate(events_fd, (CPUS << SHIFT) * ring.EVENT.itemsize)
     command = [sys.executable, __file__, "--produce", str(heads_fd), str(events_fd), "--rate", str(rate)]
     SyntheticProbes.heads_fd, SyntheticProbes.events_fd = heads_fd, events_fd
-    recorder.ProbesInPlace = SyntheticProbes  # type: ignore[misc,assignment]
-    recorder.GraphBook = SyntheticBook  # type: ignore[misc,assignment]
+    follow.GraphBook = SyntheticBook
+    ProbeWindows.deep_levels = lambda _: ("op", "thread")
     path = f"{folder}/ring.duckdb"
     clock: dict[str, float] = {}
     producer: list[subprocess.Popen[bytes]] = []
 
     def produce() -> None:
         clock["wall"], clock["cpu"] = time.monotonic(), time.process_time()
-        producer[0].stdin.write(b"go")  # type: ignore[union-attr]
-        producer[0].stdin.close()  # type: ignore[union-attr]
+        producer[0].stdin.write(b"go")
+        producer[0].stdin.close()
 
-    def progress(_: recorder.Progress) -> None:
+    def progress(_: Progress) -> None:
         clock["wall_end"], clock["cpu_end"] = time.monotonic(), time.process_time()
 
     producer.append(subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(heads_fd, events_fd)))
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})  # all of the recorder on one core
     try:
         plan = Plan((open_target(producer[0].pid),), (), (), ())
-        options = recorder.Options(budget=None, duration_s=seconds, release=produce)
+        levels = tuple(level for level in LEVELS if level != "sched")  # the real scheduler knows nothing of it
+        options = Options(levels=levels, budget=None, duration_s=seconds, release=produce)
         with Recording.create(path) as recording:
-            work = SyntheticRecorder(plan, recording, options, progress)
+            work = Recorder(plan, recording, options, progress, SyntheticProbes())
             done = work.run()
     finally:
         producer[0].kill()
@@ -219,12 +221,12 @@ def template(thread: int) -> np.ndarray:
         begin = graph * per_graph
         ops = np.zeros(OPERATORS, ring.EVENT)
         start = begin + 1 + np.arange(OPERATORS)
-        ops["kind"], ops["ith"], ops["tid"] = ring.OP_WORK, thread, 1000 + thread
+        ops["kind"], ops["ith"], ops["tid"], ops["site"] = ring.OP_WORK, thread, 1000 + thread, 1
         ops["a"] = FIRST_NODE + np.arange(OPERATORS) * NODE_BYTES
         ops["b"], ops["at_ns"] = start * 10, start * 10 + 8 - thread
         if thread == 0:
             marks = np.zeros(2, ring.EVENT)
-            marks["kind"], marks["tid"] = (ring.GRAPH_BEGIN, ring.GRAPH_END), 1000
+            marks["kind"], marks["tid"], marks["site"] = (ring.GRAPH_BEGIN, ring.GRAPH_END), 1000, 1
             marks["b"], marks["at_ns"] = (KEY, 0), (begin * 10, (begin + OPERATORS + 1) * 10)
             ops = np.concatenate([marks[:1], ops, marks[1:]])
         parts.append(ops)

@@ -3,8 +3,8 @@
     python llama_child.py FOLDER MODEL.gguf < pipe
 
 Loads the libraries of FOLDER (libggml-base, the libggml-cpu-* that suits this processor, libllama), says its pid, and
-for each line "TOKENS THREADS" of its input decodes one batch of so many tokens and says "done". The structs that are
-handed over by value are opaque here: room enough for any version, filled by the library's own defaults.
+for each line "TOKENS THREADS" of its input decodes one batch of so many tokens in an empty cache and says "done". The
+structs that are handed over by value are opaque here: room enough for any version, filled by the library's defaults.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ def main():
     llama = libraries["libllama"]
     for name in ("model_default_params", "context_default_params", "batch_get_one"):
         getattr(llama, f"llama_{name}").restype = Opaque
-    for name in ("model_load_from_file", "init_from_model"):
+    for name in ("model_load_from_file", "init_from_model", "get_memory"):
         getattr(llama, f"llama_{name}").restype = ctypes.c_void_p
     libraries["libggml"].ggml_backend_load_all_from_path(os.fsencode(folder))
     model = llama.llama_model_load_from_file(os.fsencode(model_path), llama.llama_model_default_params())
@@ -34,6 +34,7 @@ def main():
     print(os.getpid(), flush=True)
     for line in sys.stdin:
         count, threads = map(int, line.split())
+        llama.llama_memory_clear(ctypes.c_void_p(llama.llama_get_memory(ctypes.c_void_p(context))), True)
         llama.llama_set_n_threads(ctypes.c_void_p(context), threads, threads)
         tokens = (ctypes.c_int32 * count)(*[1000 + 7 * at for at in range(count)])
         status = llama.llama_decode(ctypes.c_void_p(context), llama.llama_batch_get_one(tokens, count))

@@ -14,8 +14,8 @@ import duckdb
 import pytest
 from flowprof.profiler.store import Recording
 from toy_engine import Toy, build
+from unprivileged import as_nobody
 
-NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PYTHON = Path(sys.executable)
 
@@ -89,36 +89,36 @@ VERBS = ["attach", "list-probes"]
         ("\x1b[2J", 2, "is no list of process ids"),
     ],
 )
-def test_process_ids(flowprof, verb: str, pid: str, code: int, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_process_ids(flowprof, verb: str, pid: str, code: int, words: str) -> None:
     done = flowprof(verb, f"--pid={pid}")
     complaint(done, code, words)
     assert "\x1b" not in done.stderr
 
 
-def test_no_process_at_all(flowprof) -> None:  # type: ignore[no-untyped-def]
+def test_no_process_at_all(flowprof) -> None:
     complaint(flowprof("attach"), 2, "no process is given", "flowprof attach PID")
     complaint(flowprof("list-probes"), 2, "no process is given", "flowprof list-probes PID")
 
 
-def test_a_kernel_thread(flowprof) -> None:  # type: ignore[no-untyped-def]
+def test_a_kernel_thread(flowprof) -> None:
     if not Path("/proc/2/comm").exists() or Path("/proc/2/comm").read_text() != "kthreadd\n":
         pytest.skip("no kernel threads are seen here (a container)")
     complaint(flowprof("attach", 2), 3, "kernel thread", hint=False)
 
 
-def test_a_zombie(flowprof) -> None:  # type: ignore[no-untyped-def]
+def test_a_zombie(flowprof) -> None:
     process = subprocess.Popen(["true"])
     time.sleep(0.3)
     complaint(flowprof("attach", process.pid), 3, "has ended", hint=False)
     process.wait()
 
 
-def test_one_of_two_is_wrong(flowprof, toy: Toy) -> None:  # type: ignore[no-untyped-def]
+def test_one_of_two_is_wrong(flowprof, toy: Toy) -> None:
     complaint(flowprof("attach", f"{toy.pid},4194305"), 3, "no process 4194305")
 
 
 @pytest.mark.bpf
-def test_no_engine(flowprof, sleeper) -> None:  # type: ignore[no-untyped-def]
+def test_no_engine(flowprof, sleeper) -> None:
     done = flowprof("attach", sleeper.pid, "-o", "x.duckdb")
     complaint(done, 5, str(sleeper.pid), "Looked for ggml", "libc.so", "flowprof run -- CMD")
     complaint(flowprof("list-probes", sleeper.pid), 5, "Looked for ggml")
@@ -126,7 +126,7 @@ def test_no_engine(flowprof, sleeper) -> None:  # type: ignore[no-untyped-def]
 
 @pytest.mark.bpf
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_marker_is_no_engine(flowprof, tmp_path: Path, verb: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_marker_is_no_engine(flowprof, tmp_path: Path, verb: str) -> None:
     """A library that only speaks of ggml_graph_compute, and a file that is no program at all but mapped as code."""
     (tmp_path / "talk.c").write_text('const char *talk(void) { return "ggml_graph_compute llama_server"; }')
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "talk.so", tmp_path / "talk.c"], check=True)
@@ -145,7 +145,7 @@ def test_the_marker_is_no_engine(flowprof, tmp_path: Path, verb: str) -> None:  
         process.communicate(b"\n")
 
 
-def test_a_32_bit_program(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_32_bit_program(flowprof, tmp_path: Path) -> None:
     code = bytes.fromhex("b81d000000cd80ebf7")  # 1: mov $29, %eax (pause); int $0x80; jmp 1b
     base = 0x08048000
     header = b"\x7fELF\x01\x01\x01" + bytes(9)
@@ -169,23 +169,23 @@ def test_a_32_bit_program(flowprof, tmp_path: Path) -> None:  # type: ignore[no-
 
 @root
 @pytest.mark.parametrize("verb", VERBS)
-def test_another_users_process(flowprof, toy: Toy, open_folder: Path, verb: str) -> None:  # type: ignore[no-untyped-def]
-    done = flowprof(verb, toy.pid, **NOBODY)
+def test_another_users_process(flowprof, toy: Toy, open_folder: Path, verb: str) -> None:
+    done = flowprof(verb, toy.pid, nobody=True)
     complaint(done, 4, "CAP_SYS_PTRACE", "uid 65534", f"sudo flowprof attach {toy.pid}")
 
 
 @root
-def test_not_root(flowprof, open_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_not_root(flowprof, open_folder: Path) -> None:
     """One's own process can be looked at; recording needs more, and every lack is named."""
-    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, **NOBODY)  # type: ignore[call-overload]
+    process = subprocess.Popen(as_nobody("cat"), stdin=subprocess.PIPE)
     time.sleep(0.3)
     try:
-        done = flowprof("attach", process.pid, "-o", "x.duckdb", **NOBODY)
+        done = flowprof("attach", process.pid, "-o", "x.duckdb", nobody=True)
         complaint(done, 4, "CAP_BPF", "CAP_PERFMON", "uid 65534")
         assert "sudo flowprof" in done.stderr or "--cap-add BPF" in done.stderr
     finally:
         process.communicate()
-    done = flowprof("run", "-o", "x.duckdb", "--", "touch", "begun", **NOBODY)
+    done = flowprof("run", "-o", "x.duckdb", "--", "touch", "begun", nobody=True)
     complaint(done, 4, "CAP_BPF")
     assert not list(open_folder.iterdir())
 
@@ -194,7 +194,7 @@ def test_not_root(flowprof, open_folder: Path) -> None:  # type: ignore[no-untyp
 
 
 @pytest.mark.bpf
-def test_outputs(flowprof, toy: Toy, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_outputs(flowprof, toy: Toy, tmp_path: Path) -> None:
     existing = tmp_path / "kept.duckdb"
     existing.write_bytes(b"precious")
     attach = ("attach", toy.pid, "-d", "300ms", "-o")
@@ -213,7 +213,7 @@ def test_outputs(flowprof, toy: Toy, tmp_path: Path) -> None:  # type: ignore[no
 
 
 @pytest.mark.bpf
-def test_a_file_system_that_is_read_only(flowprof, toy: Toy, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_system_that_is_read_only(flowprof, toy: Toy, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "flowprof-test", tmp_path], check=True)
     try:
         done = flowprof("attach", toy.pid, "-o", tmp_path / "x.duckdb", cwd=Path("/"))
@@ -226,7 +226,7 @@ def test_a_file_system_that_is_read_only(flowprof, toy: Toy, tmp_path: Path) -> 
 
 
 @pytest.mark.bpf
-def test_a_failure_leaves_the_old_recording(flowprof, toy: Toy, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_failure_leaves_the_old_recording(flowprof, toy: Toy, tmp_path: Path) -> None:
     """-f replaces a recording only by another: here bcc cannot be loaded."""
     old = tmp_path / "x.duckdb"
     Recording.create(str(old)).close()
@@ -254,6 +254,8 @@ def test_a_failure_leaves_the_old_recording(flowprof, toy: Toy, tmp_path: Path) 
         (["--levels", "deep"], "deep is no level"),
         (["--levels", ""], "nothing is no level"),
         (["--levels", "op,,core"], "core is no level"),
+        (["--counters", "all", "--levels", "op"], "--counters needs the level sched"),
+        (["--counters", "some"], "invalid choice"),
         (["--overhead-budget", "little"], "'little' is no percentage"),
         (["--overhead-budget", "-1%"], ""),
         (["--overhead-budget", "101"], "is no percentage"),
@@ -264,7 +266,7 @@ def test_a_failure_leaves_the_old_recording(flowprof, toy: Toy, tmp_path: Path) 
         (["--no-such-flag"], "unrecognized arguments"),
     ],
 )
-def test_flags(flowprof, toy: Toy, flags: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
+def test_flags(flowprof, toy: Toy, flags: list[str], words: str) -> None:
     done = flowprof("attach", toy.pid, *flags, "-o", "x.duckdb")
     if done.stderr.startswith("usage:"):
         refused_arguments(done, words)
@@ -285,13 +287,13 @@ def test_flags(flowprof, toy: Toy, flags: list[str], words: str) -> None:  # typ
         (["/etc/passwd"], 4, "not an executable file"),
     ],
 )
-def test_commands(flowprof, tmp_path: Path, command: list[str], code: int, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_commands(flowprof, tmp_path: Path, command: list[str], code: int, words: str) -> None:
     complaint(flowprof("run", "-o", "x.duckdb", "--", *command), code, words)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.bpf
-def test_a_command_that_the_kernel_refuses(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_command_that_the_kernel_refuses(flowprof, tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(b"\x01\x02")
     (tmp_path / "odd").chmod(0o755)
     done = flowprof("run", "-q", "-o", "x.duckdb", "--", "./odd")
@@ -301,7 +303,7 @@ def test_a_command_that_the_kernel_refuses(flowprof, tmp_path: Path) -> None:  #
 
 @root
 @pytest.mark.bpf
-def test_a_command_that_the_user_may_not_run(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_command_that_the_user_may_not_run(flowprof, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("#!/bin/sh\necho no\n")
     (tmp_path / "mine").chmod(0o700)
     sudo = {"SUDO_UID": "65534", "SUDO_GID": "65534"}
@@ -311,7 +313,7 @@ def test_a_command_that_the_user_may_not_run(flowprof, tmp_path: Path) -> None: 
 # ---------------------------------------------------------------------- recordings
 
 
-def test_files_that_are_no_recordings(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_files_that_are_no_recordings(flowprof, tmp_path: Path) -> None:
     whole = tmp_path / "whole.duckdb"
     Recording.create(str(whole)).close()
     content = whole.read_bytes()
@@ -326,11 +328,11 @@ def test_files_that_are_no_recordings(flowprof, tmp_path: Path) -> None:  # type
         (tmp_path / name).write_bytes(data)
         done = flowprof("report", name)
         complaint(done, 6, name, hint="hint:" in done.stderr)
-    complaint(flowprof("report", "none.duckdb"), 3, "no such recording", "flowprof attach")
-    complaint(flowprof("report", tmp_path), 6, "directory", hint=False)
+    complaint(flowprof("report", "none.duckdb"), 3, "no such file", "flowprof attach")
+    complaint(flowprof("report", tmp_path), 6, "not a plain file", hint=False)
 
 
-def test_other_databases(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_other_databases(flowprof, tmp_path: Path) -> None:
     other, newer = tmp_path / "other.duckdb", tmp_path / "newer.duckdb"
     with duckdb.connect(str(other)) as db:
         db.execute("CREATE TABLE meta (key VARCHAR, value VARCHAR)")
@@ -342,11 +344,11 @@ def test_other_databases(flowprof, tmp_path: Path) -> None:  # type: ignore[no-u
 
 
 @root
-def test_a_recording_of_somebody_else(flowprof, open_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_recording_of_somebody_else(flowprof, open_folder: Path) -> None:
     path = open_folder / "x.duckdb"
     Recording.create(str(path)).close()
     path.chmod(0o600)
-    complaint(flowprof("report", path, **NOBODY), 4, "cannot read", "chown")
+    complaint(flowprof("report", path, nobody=True), 4, "cannot read", "chown")
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ def test_a_recording_of_somebody_else(flowprof, open_folder: Path) -> None:  # t
         ("COPY graph_exec TO '/tmp/flowprof-must-not-be'", 2, ""),
     ],
 )
-def test_queries(flowprof, tmp_path: Path, sql: str, code: int, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_queries(flowprof, tmp_path: Path, sql: str, code: int, words: str) -> None:
     path = tmp_path / "x.duckdb"
     Recording.create(str(path)).close()
     before = path.read_bytes()

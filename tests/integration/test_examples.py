@@ -30,7 +30,7 @@ def test_the_same_model_every_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tiny", "moe"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_requests_do_what_was_asked(shared_server, kind: str, stream: bool) -> None:  # type: ignore[no-untyped-def]
+def test_requests_do_what_was_asked(shared_server, kind: str, stream: bool) -> None:
     server = shared_server(kind)
     answers = load.run(server.url, requests=3, n_predict=20, prompt_tokens=10, stream=stream)
     assert [(answer.prompt_n, answer.predicted_n) for answer in answers] == [(10, 20)] * 3
@@ -39,14 +39,14 @@ def test_requests_do_what_was_asked(shared_server, kind: str, stream: bool) -> N
         assert (answer.first_token_ns is not None) == stream
 
 
-def test_load_stops_when_told(shared_server) -> None:  # type: ignore[no-untyped-def]
+def test_load_stops_when_told(shared_server) -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     assert load.run(shared_server("tiny").url, n_predict=5, prompt_tokens=5, stop=stop, concurrency=2)
 
 
 @pytest.mark.parametrize("end", ["stdin", "SIGTERM"])
-def test_server_ends(own_server, end: str) -> None:  # type: ignore[no-untyped-def]
+def test_server_ends(own_server, end: str) -> None:
     server = own_server("tiny")
     if end == "stdin":
         server.process.stdin.close()

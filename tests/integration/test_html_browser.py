@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import Chromium, Page
+from flowprof.profiler.analyzers import dag
 from flowprof.profiler.report import build_report, timeline
+from flowprof.profiler.slo import parse
 from flowprof.profiler.store import Recording
 from flowprof.viewers import html
-from synthetic import Synthetic, sized, write, write_empty
+from planted import plant
+from request_recordings import chats_and_prompt
+from synthetic import CEILINGS, Synthetic, sized, write, write_empty
 
 pytestmark = pytest.mark.browser
 
@@ -36,12 +41,15 @@ FRAMES = """
 """
 
 
-def write_page(folder: Path, name: str, spec: Synthetic | None) -> Path:
+def write_page(folder: Path, name: str, spec: Synthetic | None, by: str = "", states: int = 0) -> Path:
+    """`by`: who keeps the threads from running; "": nobody."""
     recorded = str(folder / f"{name}.duckdb")
     if spec is None:
         write_empty(recorded)
     else:
         write(recorded, spec)
+    if by:
+        plant(recorded, by, states)
     with Recording.open(recorded) as recording:
         page = html.render(build_report(recording), timeline(recording))
     path = folder / f"{name}.html"
@@ -62,7 +70,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page(tmp_path_factory.mktemp("pages"), "million", sized(1_000_000))
+    return write_page(tmp_path_factory.mktemp("pages"), "million", sized(1_000_000), "hog", 300_000)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(tmp_path_factory.mktemp("pages"), "judged", Synthetic(ceilings=CEILINGS), "hog")
 
 
 def ready(browser: Chromium, path: Path, **how: Any) -> Page:
@@ -81,6 +94,8 @@ def test_a_million_operators_paint_within_a_second_and_zoom_smoothly(browser: Ch
     times = page.evaluate(FRAMES)
     assert max(times) <= 50, times
     assert page.evaluate("flowprof.timeline.find('mul_mat')") > 400_000
+    shown = page.evaluate("flowprof.timeline.lanes.filter((l) => l.type === 'states').map((l) => l.length)")
+    assert sum(shown) == 200_000
     assert max(page.evaluate(FRAMES)) <= 50
     assert not [text for text in page.problems() if "getImageData" not in text]
 
@@ -118,8 +133,8 @@ def test_keyboard_wheel_drag_and_hover(browser: Chromium, small: Path) -> None:
     page.evaluate("flowprof.timeline.view(0, flowprof.timeline.end * 0.01)")
     time.sleep(0.1)
     page.mouse("mouseMoved", left + wide / 2, top + 60)
-    page.wait("!document.querySelector('.tip').hidden")
-    assert "graph" in page.evaluate("document.querySelector('.tip').textContent")
+    page.wait("!document.querySelector('#timeline .tip').hidden")
+    assert "graph" in page.evaluate("document.querySelector('#timeline .tip').textContent")
     page.key("0")
     assert page.evaluate(span) == pytest.approx(whole)
 
@@ -128,12 +143,12 @@ def test_search_finds_and_jumps(browser: Chromium, small: Path) -> None:
     page = ready(browser, small)
     assert page.evaluate("flowprof.timeline.find('ffn_up-3')") == 105  # 70 graphs on thread 0, 35 also on thread 1
     page.evaluate("flowprof.timeline.jump(1)")
-    assert page.evaluate("document.querySelector('.tip b').textContent") == "ffn_up-3"
+    assert page.evaluate("document.querySelector('#timeline .tip b').textContent") == "ffn_up-3"
     first = page.evaluate("flowprof.timeline.t0")
     page.evaluate("flowprof.timeline.jump(1)")
     assert page.evaluate("flowprof.timeline.t0") > first
     assert page.evaluate("flowprof.timeline.find('no such tensor')") == 0
-    assert page.evaluate("document.querySelector('.matches').textContent") == "no match"
+    assert page.evaluate("document.querySelector('#timeline .matches').textContent") == "no match"
 
 
 def test_tables_sort_and_filter(browser: Chromium, small: Path) -> None:
@@ -145,7 +160,7 @@ def test_tables_sort_and_filter(browser: Chromium, small: Path) -> None:
     page.evaluate("document.querySelector('#operator-table th:nth-child(7) button').click()")
     assert page.evaluate(calls) == sorted(found)
     page.evaluate(
-        "(() => { const f = document.querySelector('input[data-filter]'); f.value = 'prefill mul_mat';"
+        "(() => { const f = document.querySelector('input[data-filter=operator-table]'); f.value = 'prefill mul_mat';"
         " f.dispatchEvent(new Event('input')); })()"
     )
     left = page.evaluate("document.querySelectorAll('#operator-table tbody tr:not([hidden])').length")
@@ -191,3 +206,286 @@ def test_empty_recording_and_old_browser(browser: Chromium, tmp_path: Path, smal
     page.wait("document.querySelector('[data-fallback]') && !document.querySelector('[data-fallback]').hidden")
     assert "tables are complete" in page.evaluate("document.querySelector('[data-fallback]').textContent")
     assert page.evaluate("document.querySelectorAll('#operator-table tbody tr').length") > 10
+
+
+# ---------------------------------------------------------------------- the graph
+
+MARKED = "[...document.querySelectorAll('#graph-view .node.marked .name')].map((t) => t.textContent)"
+CLICK = "(selector, text) => [...document.querySelectorAll(selector)].find((e) => e.textContent.includes(text))"
+
+
+def test_graph_folds_opens_and_is_worked_by_keys(browser: Chromium, small: Path) -> None:
+    page = ready(browser, small)
+    nodes = "document.querySelectorAll('#graph-view .node').length"
+    inside = page.evaluate(nodes)
+    assert inside > 15, "the costliest group is open"
+    page.evaluate("document.querySelector('#graph-view [data-do=close]').click()")
+    outside = page.evaluate(nodes)
+    assert 0 < outside < 10
+    assert "×4" in page.evaluate("document.querySelector('#graph-view .group').textContent")
+    page.evaluate("document.querySelector('#graph-view .group').focus()")
+    page.key("Enter")
+    assert page.evaluate(nodes) == inside
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+    page.evaluate("document.querySelector('#graph-view .node').focus()")
+    page.key("Enter")
+    assert "GET_ROWS" in page.evaluate("document.querySelector('#graph-view .detail').textContent")
+    assert page.evaluate("document.querySelectorAll('#graph-view .node.chosen').length") == 1
+    wide = page.evaluate("document.querySelector('#graph-view svg').clientWidth")
+    page.key("+")
+    assert page.evaluate("document.querySelector('#graph-view svg').clientWidth") > wide
+    page.key("Escape")
+    assert "Most time" in page.evaluate("document.querySelector('#graph-view .detail').textContent")
+    lines = page.evaluate("[...document.querySelectorAll('#graph-view path')].map((p) => p.getAttribute('d')).join()")
+    assert "NaN" not in lines and "undefined" not in lines
+    assert page.problems() == []
+
+
+def test_rows_lead_to_the_graph_and_back(browser: Chromium, small: Path) -> None:
+    page = ready(browser, small)
+    row = "#operator-table tr[data-op=MUL_MAT][data-block=ffn][data-phase=prefill]"
+    page.evaluate(f"document.querySelector('{row} button').click()")
+    assert page.evaluate("document.querySelector('[data-phases]').value") == "prefill"
+    assert page.evaluate(MARKED) == ["ffn_gate", "ffn_up", "ffn_out"]
+    assert page.evaluate("document.querySelector('#graph-view .matches').textContent") == "12 operators"
+    assert page.evaluate("document.activeElement.querySelector('.name').textContent") == "ffn_gate"
+    page.evaluate(
+        "(() => { const f = document.querySelector('input[data-filter=operator-table]'); f.value = 'rope';"
+        " f.dispatchEvent(new Event('input')); })()"
+    )
+    page.evaluate(f"({CLICK})('#graph-view .links button', 'row').click()")
+    assert page.evaluate(f"document.querySelector('{row}').matches('.hit:not([hidden])')")
+    page.evaluate("document.querySelector('tr[data-layer=\"2\"][data-phase=decode]').click()")
+    assert page.evaluate("document.querySelector('[data-phases]').value") == "decode"
+    assert page.evaluate("document.querySelectorAll('#graph-view .group.marked').length") == 1
+    page.evaluate("document.querySelector('tr[data-block=output]:not([data-op])').click()")
+    assert "result_output" in page.evaluate(MARKED)
+    assert page.problems() == []
+
+
+def test_graph_search_hover_and_drag(browser: Chromium, small: Path) -> None:
+    page = ready(browser, small, width=900)
+    page.evaluate("flowprof.graph.find('rope')")
+    assert page.evaluate(MARKED) == ["Qcur", "Kcur"]
+    page.evaluate("flowprof.graph.find('no such')")
+    assert page.evaluate("document.querySelector('#graph-view .matches').textContent") == "no match"
+    page.evaluate("flowprof.graph.find('')")
+    page.evaluate("document.querySelector('#graph-view .stage').scrollTo(0, 0)")
+    page.evaluate("document.querySelector('#graph').scrollIntoView({behavior: 'instant'})")
+    x, y = page.evaluate(
+        "(() => { const b = document.querySelector('#graph-view .node').getBoundingClientRect();"
+        " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+    )
+    page.mouse("mouseMoved", x, y)
+    page.wait("!document.querySelector('#graph-view .tip').hidden")
+    assert "GET_ROWS" in page.evaluate("document.querySelector('#graph-view .tip').textContent")
+    page.mouse("mousePressed", x, y, button="left", clickCount=1)
+    page.mouse("mouseMoved", x, y - 80, button="left", buttons=1)
+    page.mouse("mouseReleased", x, y - 80, button="left", clickCount=1)
+    assert page.evaluate("document.querySelector('#graph-view .stage').scrollTop") == pytest.approx(80, abs=2)
+    assert page.evaluate("document.querySelectorAll('#graph-view .chosen').length") == 0, "a drag is no click"
+
+
+@pytest.mark.parametrize(
+    "name", ["</script><img src=x onerror=alert(1)>", "<svg onload=window.hurt=1>", "a\x1b[2J\u202e" * 30]
+)
+def test_hostile_names_in_the_graph(browser: Chromium, tmp_path: Path, name: str) -> None:
+    page = ready(browser, write_page(tmp_path, "hostile", Synthetic(rename={"ffn_up": name, "kq": name})))
+    page.evaluate("flowprof.graph.open(true)")
+    for key in page.evaluate("[...flowprof.graph.places.keys()]"):
+        page.evaluate(f"flowprof.graph.choose('{key}')")
+    strange = "#graph-view img, #graph-view svg svg, #graph-view script"
+    assert page.evaluate(f"document.querySelectorAll('{strange}').length") == 0
+    assert page.evaluate("window.hurt === undefined")
+    assert not any(sign in page.evaluate("document.querySelector('#graph-view').textContent") for sign in "\x1b\u202e")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+    assert page.problems() == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_graph_texts_stand_out_in_both_schemes(browser: Chromium, small: Path, dark: bool) -> None:
+    page = ready(browser, small, dark=dark)
+    worst = page.evaluate("""
+    (() => {
+      const linear = (c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+      const parts = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((value) => linear(value / 255));
+      const light = (text) => { const [r, g, b] = parts(text); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+      const ratios = [];
+      for (const heat of [0, 1, 2, 3, 4, 5, 6]) {
+        const swatch = document.querySelector(`.legend .swatch.heat${heat}`), style = getComputedStyle(swatch);
+        const a = light(style.color), b = light(style.backgroundColor);
+        ratios.push((Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+      }
+      return Math.min(...ratios);
+    })()
+    """)
+    assert worst >= 4.5
+
+
+def test_graph_prints_whole(browser: Chromium, small: Path) -> None:
+    page = ready(browser, small)
+    page.call("Emulation.setEmulatedMedia", media="print")
+    shown, drawn = page.evaluate(
+        "(() => { const s = document.querySelector('#graph-view .stage'); return [s.clientHeight, s.scrollHeight]; })()"
+    )
+    assert drawn <= shown + 1 and shown > 200
+    assert page.evaluate("getComputedStyle(document.querySelector('#graph-view .detail')).display") == "none"
+
+
+def test_graph_coloured_by_verdict(browser: Chromium, tmp_path: Path) -> None:
+    write(str(tmp_path / "a.duckdb"), Synthetic())
+    with Recording.open(str(tmp_path / "a.duckdb")) as recording:
+        report, drawn = build_report(recording), timeline(recording)
+        bounds = {(graph, node): "memory-dram" for graph in (1, 2) for node in range(19, 200)}
+        table = dag.graphs(recording, bounds)
+    sections = tuple(replace(one, value=table) if one.name == "dag" else one for one in report.sections)
+    path = tmp_path / "a.html"
+    path.write_text(html.render(replace(report, sections=sections), drawn), encoding="utf-8")
+    page = ready(browser, path)
+    assert not page.evaluate("document.querySelector('[data-colours]').closest('label').hidden")
+    page.evaluate(
+        "(() => { const s = document.querySelector('[data-colours]'); s.value = 'bound';"
+        " s.dispatchEvent(new Event('change')); })()"
+    )
+    assert page.evaluate("document.querySelectorAll('#graph-view .node.bound-memory-dram').length") > 10
+    assert page.evaluate("document.querySelectorAll('#graph-view .node.bound-unknown').length") > 0
+    legend = page.evaluate("document.querySelector('#graph-view .legend').textContent")
+    assert "memory-dram" in legend and "inefficient" in legend
+
+
+# ---------------------------------------------------------------------- verdicts, waits, states
+
+
+@pytest.mark.parametrize("width", [400, 900, 1400])
+def test_the_whole_page_at_every_width(browser: Chromium, judged: Path, width: int) -> None:
+    page = ready(browser, judged, width=width, dark=width == 900)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 6
+    labels = page.evaluate(
+        "[...document.querySelectorAll('[data-chart=roofline] .annotation')].map((a) => {"
+        " const b = a.getBoundingClientRect(); return [b.left, b.right, b.top, b.bottom]; })"
+    )
+    assert len(labels) == 5
+    inside = page.evaluate(
+        "(() => { const b = document.querySelector('[data-chart=roofline]').getBoundingClientRect();"
+        " return [b.left, b.right]; })()"
+    )
+    for number, (left, right, top, bottom) in enumerate(labels):
+        assert left >= inside[0] and right <= inside[1] + 1, "a roof's label is cut off"
+        for other in labels[number + 1 :]:
+            apart = right <= other[0] + 1 or other[1] <= left + 1 or bottom <= other[2] + 4 or other[3] <= top + 4
+            assert apart, "labels of roofs overlap"
+    assert page.problems() == []
+
+
+def test_phase_of_the_roofline_is_chosen_by_keys(browser: Chromium, judged: Path) -> None:
+    page = ready(browser, judged)
+    places = "document.querySelector('[data-chart=roofline]').data.at(-1).y.length"
+    before = page.evaluate(places), page.evaluate("document.querySelector('[data-chart=roofline]').data.at(-1).text[0]")
+    assert "decode" in before[1]
+    page.evaluate("document.querySelector('input[name=roofline-phase]').focus()")
+    page.key("ArrowRight")
+    page.wait("document.querySelector('[data-chart=roofline]').data.at(-1).text[0].includes('prefill')")
+    assert "decode" in page.evaluate("document.querySelector('[data-chart=waits]').layout ? 'decode' : ''")
+    colours = page.evaluate("document.querySelector('[data-chart=roofline]').data.at(-1).marker.color")
+    assert all(colour.startswith("#") for colour in colours)
+
+
+def test_verdicts_lead_to_the_graph_and_back(browser: Chromium, judged: Path) -> None:
+    page = ready(browser, judged)
+    row = "#verdict-table tr[data-op=MUL_MAT][data-block=ffn][data-phase=decode]"
+    page.evaluate(f"document.querySelector('{row} summary').click()")
+    assert page.evaluate(f"document.querySelector('{row} details').open")
+    assert page.evaluate("document.querySelectorAll('#graph-view .marked').length") == 0, "evidence is no link"
+    page.evaluate(f"document.querySelector('{row} button').click()")
+    named = set(page.evaluate(f"JSON.parse(document.querySelector('{row}').dataset.tensors)"))
+    assert set(page.evaluate(MARKED)) == named
+    assert page.evaluate("document.querySelector('[data-colours]').value") == "bound"
+    assert page.evaluate("document.querySelectorAll('#graph-view .node.bound-memory-dram').length") > 3
+    page.evaluate("document.querySelectorAll('tr.hit').forEach((r) => r.classList.remove('hit'))")
+    page.evaluate(f"({CLICK})('#graph-view .links button', 'verdict').click()")
+    assert page.evaluate(f"document.querySelector('{row}').matches('.hit')")
+    assert page.problems() == []
+
+
+def test_states_of_threads_show_and_are_found(browser: Chromium, judged: Path) -> None:
+    page = ready(browser, judged)
+    lanes = page.evaluate("flowprof.timeline.lanes.map((lane) => lane.type).join()")
+    assert lanes == "graphs,operators,states,operators,states"
+    graphs = page.evaluate("flowprof.timeline.lanes[2].length") // 2
+    assert page.evaluate("flowprof.timeline.find('hog runnable')") == graphs
+    page.evaluate("flowprof.timeline.jump(1)")
+    tip = page.evaluate("document.querySelector('#timeline .tip').textContent")
+    assert "200 µs" in tip and "without a processor" in tip and "in its place ran hog (99)" in tip
+    assert page.evaluate("flowprof.timeline.find('reads a page')") == graphs
+    page.evaluate("flowprof.timeline.jump(1)")
+    assert "woken by an interrupt" in page.evaluate("document.querySelector('#timeline .tip').textContent")
+    page.evaluate("flowprof.timeline.find('')")
+    page.evaluate("document.querySelector('#time').scrollIntoView({behavior: 'instant'})")
+    x, y = page.evaluate(
+        "(() => { const t = flowprof.timeline, l = t.lanes[4], b = t.canvas.getBoundingClientRect();"
+        " t.view(l.start[0] - 50e3, l.start[0] + 150e3); return [b.x + b.width / 2, b.y + l.y + l.high / 2]; })()"
+    )
+    time.sleep(0.1)
+    page.mouse("mouseMoved", x, y)
+    page.wait("!document.querySelector('#timeline .tip').hidden")
+    assert "woken by thread 0 of the pool" in page.evaluate("document.querySelector('#timeline .tip').textContent")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["</script><script>window.hurt=1</script>", "<img src=x onerror=window.hurt=1>", "<b>x</b>\x1b[2J\u202e", "--ink"],
+)
+def test_hostile_neighbours_and_tensors_do_nothing(browser: Chromium, tmp_path: Path, name: str) -> None:
+    spec = Synthetic(ceilings=CEILINGS, rename={"ffn_up": name})
+    page = ready(browser, write_page(tmp_path, "hostile", spec, name))
+    page.evaluate("flowprof.timeline.find('99')")
+    page.evaluate("flowprof.timeline.jump(1)")
+    x, y = page.evaluate(
+        "(() => { const p = document.querySelector('[data-chart=roofline]'); p.scrollIntoView({block: 'center',"
+        " behavior: 'instant'}); const b = p.querySelector('.scatterlayer .point').getBoundingClientRect();"
+        " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+    )
+    page.mouse("mouseMoved", x, y)
+    page.wait("document.querySelector('[data-chart=roofline] .hovertext')")
+    assert page.evaluate("window.hurt === undefined")
+    assert (
+        page.evaluate("document.querySelectorAll('main img, main b:not(.tip b, .detail b), main script').length") == 0
+    )
+    assert not any(sign in page.evaluate("document.body.innerText") for sign in "\x1b\u202e")
+    assert page.problems() == []
+
+
+def test_prints_in_light_colours_and_within_the_page(browser: Chromium, judged: Path) -> None:
+    page = ready(browser, judged, width=720, dark=True)
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.call("Emulation.setEmulatedMedia", media="print")
+    time.sleep(0.3)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tick = "getComputedStyle(document.querySelector('[data-chart=roofline] .xtick text')).fill"
+    assert page.evaluate(tick) == "rgb(68, 68, 68)"
+    assert page.evaluate("document.querySelector('details.more').open")
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert not page.evaluate("document.querySelector('details.more').open")
+
+
+@pytest.mark.parametrize("width", [360, 800, 1440])
+def test_requests_fall_at_every_width(browser: Chromium, tmp_path: Path, width: int) -> None:
+    """The waterfall's bars stand in order and proportion, and nothing makes the page wider than the screen."""
+    with chats_and_prompt().write(tmp_path / "requests.duckdb") as recording:
+        page = html.render(build_report(recording, slos=parse(["chat:ttft=1s,tpot=50ms"])), timeline(recording))
+    path = tmp_path / "requests.html"
+    path.write_text(page, encoding="utf-8")
+    shown = browser.open(path, width=width)
+    shown.wait(READY)
+    bars = shown.evaluate("""[...document.querySelectorAll('.fall svg')].map(lane =>
+        [...lane.querySelectorAll('rect')].map(bar => {
+            const r = bar.getBoundingClientRect(), l = lane.getBoundingClientRect();
+            return [bar.getAttribute('class'), (r.left - l.left) / l.width, r.width / l.width];
+        }))""")
+    assert [name for name, _, _ in bars[0]] == ["fall-queue", "fall-prefill", "fall-decode"]
+    assert bars[0][2][1] == pytest.approx(21 / 561, abs=0.01)
+    assert bars[0][2][2] == pytest.approx(540 / 561, abs=0.01)
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert not shown.problems()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flowprof.probes.sched import SCHED
 from flowprof.profiler import attach, bpf, kernel, ring
 from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.probes_in_place import ProbesInPlace
 from flowprof.profiler.sites import choose_entry_site, return_site
 
 pytestmark = pytest.mark.bpf
@@ -27,6 +30,7 @@ PROGRAM = r"""
 
 VISIBLE long known_call(long number, char *text) { return number + (long)strlen(text); }
 VISIBLE long other_call(long number) { return number * 3; }
+VISIBLE long outer_call(long number) { return other_call(number) + 1; }
 
 int main(void)
 {
@@ -34,7 +38,7 @@ int main(void)
 	while (fgets(line, sizeof(line), stdin)) {
 		long sum = 0;
 		for (long i = 0; i < atol(line); i++)
-			sum += known_call(1000 + i, line) + other_call(i);
+			sum += known_call(1000 + i, line) + outer_call(i);
 		printf("%ld\n", sum);
 		fflush(stdout);
 	}
@@ -178,3 +182,67 @@ def test_a_full_ring_is_counted(build: Callable[[str], Path], kernel_side: tuple
     finally:
         held.close()
         victim.end()
+
+
+def test_engines_that_are_compiled_later_share_all(build: Callable[[str], Path]) -> None:
+    """Rings, hits and open calls: a call of one engine within another's, from two modules, beside the first one's."""
+    probes, beside = ProbesInPlace(ring_shift=12), ProbesInPlace(ring_shift=12)
+    victim = Victim(build("pie"))
+    elf = ElfFile(str(victim.path))
+
+    def place(name: str, engine: str, program: str, cookie: int, is_return: bool = False) -> attach.Attachment:
+        symbol = elf.symbols().get(name)
+        assert symbol is not None
+        find = return_site(elf, symbol.address) if is_return else choose_entry_site(elf, symbol.address, 6, (5, 15))
+        module = probes._modules[engine]
+        point = attach.AttachPoint(str(victim.path), find.file_offset, cookie, is_return)
+        return attach.attach(module.program(program), [point], victim.process.pid, probes.multi)
+
+    try:
+        probes.compile(["torch"])
+        beside.compile(["cuda"])
+        probes.compile(["torch", "inductor", "cuda"])
+        assert len(set(probes._modules.values())) == 3, "each once"
+        placed = [
+            place("outer_call", "torch.bpf.c", "call_end", 8 | 7 << 16, True),
+            place("other_call", "cuda.bpf.c", "device_end", 10 | 9 << 16, True),
+            place("known_call", "ggml.bpf.c", "call", 6),
+            place("outer_call", "torch.bpf.c", "torch_begin", 7),
+            place("other_call", "cuda.bpf.c", "device_call", 9),
+        ]
+        victim.call(CALLS)
+        for one in placed:
+            one.close()
+        victim.end()
+        events = np.sort(probes.rings.read(), order="at_ns")
+        assert probes.site_hits(11).tolist() == [0] * 6 + [CALLS] * 5
+        assert len(beside.rings.read()) == 0 and not beside.site_hits(11).any(), "another recording sees nothing of it"
+    finally:
+        probes.close()
+        beside.close()
+    outer = events[(events["kind"] == ring.CALL_RETURN) & (events["site"] == 7)]
+    inner = events[(events["kind"] == ring.CALL_RETURN) & (events["site"] == 9)]
+    assert len(outer) == len(inner) == CALLS == (events["kind"] == ring.CALL).sum()
+    assert inner["c"].tolist() == outer["b"].tolist() and not outer["c"].any(), "the other engine's"
+
+
+@pytest.mark.parametrize("counters", ["", "all"])
+def test_closing_gives_everything_back(counters: str) -> None:
+    """A process that records again and again must not run out of file descriptors."""
+
+    def descriptors() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    ProbesInPlace(
+        ring_shift=12, counters=counters
+    ).close()  # what is opened once and for all (imports, libraries) is open now
+    before = descriptors()
+    for _ in range(3):
+        probes = ProbesInPlace(ring_shift=12, counters=counters)
+        probes.measure_hit_cost()
+        probes.attach_sched({event.id: number for number, event in enumerate(SCHED, 1)})
+        assert descriptors() > before
+        probes.close()
+        del probes
+    assert descriptors() == before

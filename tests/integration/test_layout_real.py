@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler import bpf, kernel
+from flowprof.profiler import bpf, cache, kernel
 from flowprof.profiler.attach import AttachPoint, attach
-from flowprof.profiler.describe import GraphChanged, describe_graph
+from flowprof.profiler.describe import GraphChanged, describe, read_graph
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.layout import LayoutUnknown, resolve_layout
 from flowprof.profiler.memory import Memory
@@ -66,12 +66,12 @@ BUILDS = (
 
 def _unpacked(package):
     """The folder with the wheel's shared libraries."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowprof" / "wheels"
-    folder = cache / package.replace("==", "-")
+    wheels = cache.made() / "wheels"
+    folder = wheels / package.replace("==", "-")
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", str(cache)]
+    wheels.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", str(wheels)]
     command += ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
     for platform in _PLATFORMS:
         command += ["--platform", platform]
@@ -82,7 +82,7 @@ def _unpacked(package):
     if done.returncode:
         pytest.skip(f"{package} cannot be had from the package registry: {done.stderr.strip().splitlines()[-1]}")
     name, version = package.split("==")
-    wheel = next(cache.glob(f"{name}-{version}-*.whl"))
+    wheel = next(wheels.glob(f"{name}-{version}-*.whl"))
     part = folder.with_suffix(f".{os.getpid()}.part")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(part, [member for member in archive.namelist() if ".so" in member])
@@ -195,6 +195,10 @@ def test_inference_finds_what_the_table_says(engine):
     assert (inferred.graph.n_nodes, inferred.graph.nodes) == (known.graph.n_nodes, known.graph.nodes)
     assert inferred.graph.uid == known.graph.uid
     assert inferred.params == known.params
+
+
+def describe_graph(memory, address, layouts, names, expected_uid=None):
+    return describe(read_graph(memory, address, layouts, names, expected_uid), names)
 
 
 @pytest.mark.parametrize("how", ["table", "inferred"])

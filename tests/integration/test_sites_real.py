@@ -14,79 +14,27 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import tarfile
 import time
-import zipfile
 from collections.abc import Callable
 from functools import cache as cached
 from pathlib import Path
 
 import pytest
-from flowprof.examples import cache
+from flowprof.profiler import cache
 from flowprof.profiler.callgraph import compute_forward_candidates, find_graph_thread, node_barriers
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.sites import CostClass, NoSite, Site, call_sites, choose_entry_site
+from wheels import A64, run, wheel
 
-X86 = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-A64 = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 NODE = "@node-llama-cpp/linux-x64@3.22.1"
 A64_BUILD = "xllamacpp==2026.10.11549"
-
-
-def run(command: list[str], what: str) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    except (OSError, subprocess.TimeoutExpired) as e:
-        pytest.skip(f"{what} cannot be had: {e}")
-    if done.returncode:
-        pytest.skip(f"{what} cannot be had: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
-
-
-@cached
-def wheel(package: str, platforms: tuple[str, ...] = X86) -> Path:
-    """The folder with a wheel's shared libraries."""
-    suffix = "-aarch64" if platforms is A64 else ""
-    folder = cache.folder() / "wheels" / (package.replace("==", "-") + suffix)
-    if folder.is_dir():
-        return folder
-    downloads = folder.parent / "downloads" / folder.name
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "-d",
-        str(downloads),
-    ]
-    command += [
-        "--python-version",
-        "3.11",
-        "--implementation",
-        "cp",
-        "--abi",
-        "cp311",
-        "--abi",
-        "abi3",
-        "--abi",
-        "none",
-    ]
-    run([*command, *(word for p in platforms for word in ("--platform", p)), package], package)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    with zipfile.ZipFile(next(downloads.glob("*.whl"))) as archive:
-        archive.extractall(part, [member for member in archive.namelist() if ".so" in member])
-    part.rename(folder)
-    return folder
 
 
 @cached
 def node_libraries() -> Path:
     """The folder of node-llama-cpp's shared libraries for x86-64."""
-    folder = cache.folder() / "node" / NODE.replace("/", "-")
+    folder = cache.made() / "node" / NODE.replace("/", "-")
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not shutil.which("npm"):

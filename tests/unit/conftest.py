@@ -11,8 +11,6 @@ import pytest
 BASE = 0x10000
 CODE_AT = 0x1000
 
-DATA_AT = BASE + 0x400
-
 
 def build(
     path: Path,

@@ -1,7 +1,7 @@
 """Tensor names → layer and block, and what unnamed tensors take over."""
 
 import pytest
-from flowprof.profiler.blocks import layer_and_block, place_nodes
+from flowprof.profiler.blocks import own_place, place_nodes
 
 NAMES = [
     ("Qcur-7", 7, "attention"),
@@ -45,7 +45,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name,layer,block", NAMES)
 def test_by_name(name, layer, block):
-    assert layer_and_block(name) == (layer, block)
+    number, own = own_place(name)
+    assert (number, own or "other") == (layer, block)
 
 
 def place(rows, n_nodes):

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 from flowprof.profiler.callgraph import (
-    callees_of,
-    callers_in,
     compute_forward_candidates,
-    find_compute_forward,
     find_graph_thread,
     node_barriers,
+    references,
 )
 from flowprof.profiler.elf import ElfFile
 
@@ -132,10 +130,9 @@ def test_graph_thread(built: dict[str, tuple[ElfFile, dict[str, int]]], name: st
 def test_compute_forward(built: dict[str, tuple[ElfFile, dict[str, int]]], name: str) -> None:
     elf, truth = built[name]
     if name.startswith("old"):
-        assert find_compute_forward(elf) == truth["ggml_compute_forward"]
         assert compute_forward_candidates(elf) == [truth["ggml_compute_forward"]]
     else:  # inlined into the thread's loop
-        assert find_compute_forward(elf) is None and compute_forward_candidates(elf) == []
+        assert compute_forward_candidates(elf) == []
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -143,7 +140,8 @@ def test_node_barriers(built: dict[str, tuple[ElfFile, dict[str, int]]], name: s
     """The calls in the loop, told apart: between nodes and after the last, unless the compiler merged them."""
     elf, truth = built[name]
     thread = truth["graph_thread"]
-    barriers = {a for a, target, plt in callees_of(elf, thread) if "ggml_barrier" in (plt, _name(truth, target))}
+    calls = [r for r in references(elf, thread) if r.kind == "call"]
+    barriers = {r.address for r in calls if "ggml_barrier" in (elf.plt_target(r.target), _name(truth, r.target))}
     found = node_barriers(elf, thread)
     assert found.node and {*found.node, *found.last} == barriers and found.inner == ()
 
@@ -152,18 +150,11 @@ def _name(truth: dict[str, int], address: int) -> str | None:
     return next((name for name, at in truth.items() if at == address), None)
 
 
-def test_callers(built: dict[str, tuple[ElfFile, dict[str, int]]]) -> None:
-    elf, truth = built["old"]
-    wanted = {truth["graph_thread"], truth["mul_mat"], truth["unrelated"]}
-    assert set(callers_in(elf, "ggml_barrier")) == set(callers_in(elf, truth["ggml_barrier"])) == wanted
-    assert callers_in(elf, "nobody") == []
-
-
 def test_a_library_without_ggml(tmp_path: Path) -> None:
     (tmp_path / "a.c").write_text("int f(int x) { return x + 1; }")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(tmp_path / "a.so"), str(tmp_path / "a.c")], check=True)
     elf = ElfFile(str(tmp_path / "a.so"))
-    assert find_graph_thread(elf) is None and find_compute_forward(elf) is None
+    assert find_graph_thread(elf) is None and compute_forward_candidates(elf) == []
 
 
 def test_ggml_of_another_shape(tmp_path: Path) -> None:
@@ -173,4 +164,4 @@ def test_ggml_of_another_shape(tmp_path: Path) -> None:
     )
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(tmp_path / "a.so"), str(tmp_path / "a.c")], check=True)
     elf = ElfFile(str(tmp_path / "a.so"))
-    assert find_graph_thread(elf) is None and find_compute_forward(elf) is None
+    assert find_graph_thread(elf) is None and compute_forward_candidates(elf) == []

@@ -119,7 +119,7 @@ def test_a_file_that_the_kernel_refuses(tmp_path: Path) -> None:
     assert child.wait() == 127
 
 
-def test_a_relative_name_and_argv0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:  # type: ignore[no-untyped-def]
+def test_a_relative_name_and_argv0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     (tmp_path / "tool").write_text("#!/bin/sh\necho $0 $1\n")
     (tmp_path / "tool").chmod(0o755)
     monkeypatch.chdir(tmp_path)
@@ -140,7 +140,7 @@ print(json.dumps({
 PYTHON = ["/usr/bin/python3", "-I", "-S", "-c"]
 
 
-def _reported(capfd, user: int | None) -> dict:  # type: ignore[no-untyped-def, type-arg]
+def _reported(capfd, user: int | None) -> dict:
     script = "import signal; signal.signal(13, signal.SIG_DFL)\n" + REPORT
     assert finished(*PYTHON, script, user=user) == 0
     return json.loads(capfd.readouterr().out)
@@ -154,7 +154,7 @@ def _inheritable(fd: int) -> bool:
 
 
 @root
-def test_it_runs_as_the_user(capfd, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_it_runs_as_the_user(capfd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of root's stays: neither the groups nor the home, and no file of ours."""
     monkeypatch.setenv("HOME", "/root")
     monkeypatch.setenv("KEPT", "yes")
@@ -166,7 +166,7 @@ def test_it_runs_as_the_user(capfd, monkeypatch: pytest.MonkeyPatch) -> None:  #
 
 
 @root
-def test_a_user_without_a_name(capfd, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_user_without_a_name(capfd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUDO_GID", raising=False)
     with pytest.raises(NotFoundError, match="no user 54321"):
         Child(["true"], 54321)
@@ -175,13 +175,13 @@ def test_a_user_without_a_name(capfd, monkeypatch: pytest.MonkeyPatch) -> None: 
     assert seen["ids"] == [54321, 54321, 65432, 65432] and seen["groups"] == [65432]
 
 
-def test_the_environment_is_ours_without_sudo(capfd, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_environment_is_ours_without_sudo(capfd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
     assert _reported(capfd, None)["names"]["HOME"] == "/somewhere"
 
 
 @pytest.mark.parametrize("ignored", [[], [signal.SIGHUP, signal.SIGINT]])
-def test_what_is_ignored_stays_ignored(capfd, ignored: list[signal.Signals]) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_ignored_stays_ignored(capfd, ignored: list[signal.Signals]) -> None:
     """`nohup flowprof run` is for the command; what only Python ignores is not passed on."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:

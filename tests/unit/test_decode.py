@@ -301,3 +301,47 @@ def test_only_whole_executions_have_a_deep_level(cuts: list[tuple[str, int, int 
     assert [row[5] for row in graph_rows(out)] == [level]
     assert op_rows(out) == (FIRST if level == "op" else [])
     assert sum(window.graphs for window in cut) == 1
+
+
+# -- counters per operator --------------------------------------------------------------------------------------------
+
+
+def counts(start: int, figures: list[int], tid: int = MAIN, ith: int = 0) -> NDArray[np.void]:
+    made = event(ring.COUNTS, start, tid, ith=ith)
+    packed = np.array(figures + [0] * (8 - len(figures)), np.uint32).view(np.uint64)
+    for name, value in zip("abcd", packed, strict=True):
+        made[name] = value
+    return made
+
+
+def counter_rows(out: Decoded) -> list[Row]:
+    """(graph, node, ith, level, calls, task clock, switches, page faults)."""
+    columns = ("graph_id", "node_index", "ith", "level", "calls", "task_clock_ns", "context_switches", "page_faults")
+    return sorted(zip(*(out.op_counter[name].tolist() for name in columns), strict=True)) if out.op_counter else []
+
+
+def test_counters_add_up_by_node_thread_and_level() -> None:
+    again = replace_time(THREADS, 1000)
+    figures = together(
+        counts(110, [15, 1, 2]), counts(130, [12, 0, 0]), counts(130, [8, 0, 5]),  # two barriers in one operator
+        counts(132, [2**32 - 1], SECOND, 1), counts(1110, [20]),
+        counts(131, [99]), counts(5000, [99]),  # of no operator that is known
+    )  # fmt: skip
+    out = decoder().decode(together(THREADS, again, figures), windows("thread"))
+    assert counter_rows(out) == [
+        (KEY, 0, 0, "thread", 2, 35, 1, 2),
+        (KEY, 1, 0, "thread", 1, 20, 0, 5),
+        (KEY, 1, 1, "thread", 1, 2**32 - 1, 0, 0),
+    ]
+
+
+def replace_time(events: NDArray[np.void], later: int) -> NDArray[np.void]:
+    moved = events.copy()
+    moved["at_ns"] += later
+    moved["b"][moved["kind"] == ring.OP_WORK] += later
+    return moved
+
+
+def test_counters_of_operators_that_do_not_count_are_left_out() -> None:
+    out = decoder().decode(together(OP_LEVEL, counts(110, [15])), windows("token"))
+    assert counter_rows(out) == []

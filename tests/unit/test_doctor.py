@@ -17,6 +17,7 @@ from flowprof.profiler.doctor import Verdict
 from flowprof.profiler.errors import BpfError, PermissionDeniedError
 from flowprof.profiler.rights import Rights
 from flowprof.profiler.ring import Rings
+from unprivileged import as_nobody
 
 NAMES = ["kernel", "bpf", "capabilities", "lockdown", "tracefs", "bcc", "event ring", "uprobe_multi", "hit cost", "pmu"]
 ALL = (1 << 41) - 1
@@ -24,8 +25,7 @@ ALL = (1 << 41) - 1
 
 def unprivileged(*command: str) -> subprocess.CompletedProcess[str]:
     """Run as `nobody` when we are root, so that the words for users without rights are seen in CI as well."""
-    drop = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
-    return subprocess.run(command, capture_output=True, text=True, check=False, **drop)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(as_nobody(*command), capture_output=True, text=True, check=False)
 
 
 @pytest.mark.bpf
@@ -174,7 +174,7 @@ def test_no_such_process() -> None:
     assert check.verdict is Verdict.FAIL and check.remedy
 
 
-def test_command(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_command(flowprof, tmp_path: Path) -> None:
     done = flowprof("doctor", "--json")
     shown = json.loads(done.stdout)
     assert [check["name"] for check in shown["checks"]] == NAMES
@@ -184,6 +184,6 @@ def test_command(flowprof, tmp_path: Path) -> None:  # type: ignore[no-untyped-d
 
 
 @pytest.mark.engine
-def test_a_server_as_a_target(shared_server) -> None:  # type: ignore[no-untyped-def]
+def test_a_server_as_a_target(shared_server) -> None:
     found = {check.name: check for check in doctor_target.checks(shared_server("tiny").pid)}
     assert found["engine"].verdict is Verdict.OK and "ggml in" in found["engine"].found

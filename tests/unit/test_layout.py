@@ -3,9 +3,7 @@
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +14,6 @@ from flowprof.profiler.layout_check import check
 from flowprof.profiler.layout_table import KNOWN
 from flowprof.profiler.memory import Memory
 from flowprof.profiler.names import LiveModule, NamesUnknown, loaded_address, read_names
-
-sys.path.append(str(Path(__file__).parent))  # its neighbour, which no package holds
 from memory_graphs import NAMES, MemoryGraph, transformer
 
 UNKNOWN = Layouts(  # no release ever looked so

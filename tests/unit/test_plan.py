@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flowprof.probes.catalogue import Engine, Ladder, Probe, Rung
-from flowprof.profiler.errors import NothingToProfileError
-from flowprof.profiler.plan import Plan, make_plan, require_engine
+from flowprof.profiler.errors import NothingToProfileError, UsageError
+from flowprof.profiler.module_elf import open_elf
+from flowprof.profiler.plan import KERNEL_SITES, Plan, _paired, make_plan, require_engine, require_room
+from flowprof.profiler.planned_site import MAX_SITES, PlannedSite
 from flowprof.profiler.target import Mapping, Module, Target
 
 PUSHES = bytes.fromhex("55 4889e5 5d c3")  # push %rbp; mov %rsp,%rbp; pop %rbp; ret
@@ -62,8 +67,12 @@ def planned(tmp_path: Path, build_elf: Callable[..., dict[str, int]]) -> Planned
     return plan
 
 
+def attachable(plan: Plan, level: str) -> list[PlannedSite]:
+    return [site for site in plan.sites if site.level == level and not site.refused]
+
+
 def symbols(plan: Plan, level: str = "op") -> list[str]:
-    return [site.symbol for site in plan.attachable(4, level)]
+    return [site.symbol for site in attachable(plan, level)]
 
 
 FALLBACKS = [
@@ -110,7 +119,7 @@ def test_functions_in_several_libraries(planned: Planned) -> None:
     """One library per processor generation, say: all that are loaded are probed, each in its own file."""
     plan = planned({"compute": PUSHES, "best": PUSHES}, {"other": PUSHES}, {"compute": PUSHES, "best": MARKED})
     assert symbols(plan) == ["best", "best"]
-    assert [site.module.path[-7:] for site in plan.attachable(4, "op")] == ["lib0.so", "lib2.so"]
+    assert [site.module.path[-7:] for site in attachable(plan, "op")] == ["lib0.so", "lib2.so"]
     assert [module.path[-7:] for module, _, _ in plan.modules] == ["lib0.so", "lib2.so"], "only where the marker is"
 
 
@@ -148,6 +157,24 @@ def test_an_engine_that_can_be_seen(planned: Planned) -> None:
     require_engine(planned({"compute": PUSHES}))
 
 
+def test_more_sites_than_there_is_room_for(planned: Planned) -> None:
+    plan = planned({"compute": PUSHES})
+    require_room(replace(plan, sites=plan.sites[:1] * (MAX_SITES - KERNEL_SITES - 1)))
+    with pytest.raises(UsageError, match=r"8,128 probe sites; 8,127 can be recorded at once"):
+        require_room(replace(plan, sites=plan.sites[:1] * (MAX_SITES - KERNEL_SITES)))
+
+
+def test_functions_of_equal_names_keep_their_own_exits(planned: Planned) -> None:
+    """Two `static` functions of one name in one file: a return belongs to its own function's entry."""
+    site = next(site for site in planned({"compute": PUSHES}).sites if not site.refused)
+
+    def one(number: int, kind: str, function: int) -> PlannedSite:
+        return replace(site, site_id=number, probe=replace(site.probe, kind=kind), function=function)
+
+    sites = _paired((one(1, "entry", 0x100), one(2, "exit", 0x100), one(3, "entry", 0x900), one(4, "exit", 0x900)))
+    assert [one.entry_id for one in sites] == [0, 1, 0, 3]
+
+
 def test_a_file_that_is_no_elf(planned: Planned, tmp_path: Path) -> None:
     """Data mapped executable, with the marker in it."""
     path = tmp_path / "data"
@@ -155,3 +182,13 @@ def test_a_file_that_is_no_elf(planned: Planned, tmp_path: Path) -> None:
     module = Module(4, str(path), str(path), 9, "0:0", False, (Mapping(0, 4096, 0),))
     plan = make_plan([Target(4, 1, 0, "x", "x", 0.0, (module,))], KERNEL, (ENGINE,))
     assert (plan.sites, plan.modules) == ((), ())
+
+
+def test_a_file_is_opened_once_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "library"
+    path.write_bytes(Path(sys.executable).read_bytes())
+    module = Module(1, str(path), str(path), path.stat().st_ino, "", False, ())
+    first = open_elf(module)
+    assert open_elf(module) is first
+    os.utime(path, ns=(1, 1))
+    assert open_elf(module) is not first

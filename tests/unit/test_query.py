@@ -24,23 +24,23 @@ def recording(tmp_path: Path) -> Path:
         (["--format", "csv"], 'pid,cmdline,uid\n7,a\x1b[2Jb,0\n8,"c,d",\n'),
     ],
 )
-def test_formats(flowprof, recording: Path, options: list[str], out: str) -> None:  # type: ignore[no-untyped-def]
+def test_formats(flowprof, recording: Path, options: list[str], out: str) -> None:
     done = flowprof("query", recording, "SELECT pid, cmdline, uid FROM process ORDER BY pid", *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split() for line in done.stdout.splitlines()] == [line.split() for line in out.splitlines()]
 
 
-def test_json(flowprof, recording: Path) -> None:  # type: ignore[no-untyped-def]
+def test_json(flowprof, recording: Path) -> None:
     done = flowprof("query", recording, "SELECT pid, uid FROM process ORDER BY pid", "--format", "json")
     assert json.loads(done.stdout) == [{"pid": 7, "uid": 0}, {"pid": 8, "uid": None}]
 
 
-def test_sql_from_standard_input(flowprof, recording: Path) -> None:  # type: ignore[no-untyped-def]
+def test_sql_from_standard_input(flowprof, recording: Path) -> None:
     done = flowprof("query", recording, "-", "--format", "csv", input="SELECT count(*) AS n FROM process")
     assert done.stdout == "n\n2\n"
 
 
-def test_long_tables_say_that_they_are_cut(flowprof, recording: Path) -> None:  # type: ignore[no-untyped-def]
+def test_long_tables_say_that_they_are_cut(flowprof, recording: Path) -> None:
     done = flowprof("query", recording, "SELECT * FROM range(1500)")
     assert len(done.stdout.splitlines()) == 1002 and "--format csv" in done.stderr
 
@@ -56,7 +56,7 @@ def test_long_tables_say_that_they_are_cut(flowprof, recording: Path) -> None:  
         ("", 2),
     ],
 )
-def test_wrong_sql(flowprof, recording: Path, sql: str, code: int) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_sql(flowprof, recording: Path, sql: str, code: int) -> None:
     done = flowprof("query", recording, sql)
     assert done.returncode == code, done.stderr
     assert done.stdout == "" and done.stderr.startswith("flowprof: ") and "Traceback" not in done.stderr
@@ -66,7 +66,7 @@ def test_wrong_sql(flowprof, recording: Path, sql: str, code: int) -> None:  # t
     "sql",
     ["DROP TABLE process", "DELETE FROM process", "UPDATE process SET pid = 1", "INSERT INTO process (pid) VALUES (1)"],
 )
-def test_the_file_stays_as_it_is(flowprof, recording: Path, sql: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_file_stays_as_it_is(flowprof, recording: Path, sql: str) -> None:
     before = recording.read_bytes()
     done = flowprof("query", recording, sql)
     assert done.returncode != 0 and "Traceback" not in done.stderr and "internal error" not in done.stderr

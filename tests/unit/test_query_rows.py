@@ -13,7 +13,7 @@ NAMES = ["op", "n", "share"]
 ROWS = [("MUL_MAT", 3, 0.5), ("\x1b[31mevil\n", None, float("nan")), ('a,"b"', 12345678901234, 1e-9)]
 
 
-def written(form, found=ROWS, names=NAMES) -> str:  # type: ignore[no-untyped-def]
+def written(form, found=ROWS, names=NAMES) -> str:
     out = io.StringIO()
     form(names, found, out)
     return out.getvalue()
@@ -44,7 +44,7 @@ def test_json_comes_back_as_it_went() -> None:
 @pytest.mark.parametrize(
     ("form", "text"), [(rows.table, "op  n  share\n--  -  -----\n"), (rows.csv, "op,n,share\n"), (rows.json, "[\n]\n")]
 )
-def test_no_rows(form, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_no_rows(form, text: str) -> None:
     assert written(form, []) == text
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flowprof.profiler.report import build_report, timeline
-from flowprof.profiler.sections import Summary
+from flowprof.profiler.sections.summary import Summary
 from flowprof.profiler.store import Recording
 from synthetic import Synthetic, write, write_empty
 

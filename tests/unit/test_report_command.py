@@ -16,7 +16,7 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def test_text_and_json(flowprof, recording: Path) -> None:  # type: ignore[no-untyped-def]
+def test_text_and_json(flowprof, recording: Path) -> None:
     text = flowprof("report", recording)
     assert (text.returncode, text.stderr) == (0, "") and "MUL_MAT" in text.stdout and "\x1b" not in text.stdout
     shown = flowprof("report", recording, "--json")
@@ -24,7 +24,7 @@ def test_text_and_json(flowprof, recording: Path) -> None:  # type: ignore[no-un
     assert promised <= json.loads(shown.stdout).keys()
 
 
-def test_page(flowprof, recording: Path) -> None:  # type: ignore[no-untyped-def]
+def test_page(flowprof, recording: Path) -> None:
     out = recording.with_name("page.html")
     out.write_text("an earlier one")
     done = flowprof("report", recording, "--html", out)
@@ -34,7 +34,7 @@ def test_page(flowprof, recording: Path) -> None:  # type: ignore[no-untyped-def
 
 
 @pytest.mark.parametrize(("out", "code"), [("no/such/folder/x.html", 6), ("folder", 6), ("x.duckdb", 2)])
-def test_a_page_that_cannot_be(flowprof, recording: Path, out: str, code: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_page_that_cannot_be(flowprof, recording: Path, out: str, code: int) -> None:
     (recording.parent / "folder").mkdir()
     before = recording.read_bytes()
     done = flowprof("report", recording, "--html", out)
@@ -43,5 +43,27 @@ def test_a_page_that_cannot_be(flowprof, recording: Path, out: str, code: int) -
     assert recording.read_bytes() == before
 
 
-def test_one_shape_at_a_time(flowprof, recording: Path) -> None:  # type: ignore[no-untyped-def]
+def test_one_shape_at_a_time(flowprof, recording: Path) -> None:
     assert flowprof("report", recording, "--html", "x.html", "--json").returncode == 2
+
+
+def test_other_ceilings(flowprof, recording: Path) -> None:
+    file = recording.with_name("mine.toml")
+    file.write_text('machine = "mine"\n[[ceiling]]\nwhat = "dram_read"\nvalue = 90e9\n')
+    shown = flowprof("report", recording, "--json", "--ceilings", file)
+    verdicts = json.loads(shown.stdout)["verdicts"]
+    assert [one["source"] for one in verdicts["ceilings"]] == ["mine.toml: given by the user"]
+    assert {"bound", "gflops", "gbps", "ceiling", "floor_ns", "confidence"} <= verdicts["groups"][0].keys()
+    text = flowprof("report", recording)
+    assert "skipped: no ceilings" in text.stdout
+    assert flowprof("report", recording, "--ceilings", "none.toml").returncode != 0
+
+
+def test_thresholds_of_resources(flowprof, recording: Path) -> None:
+    file = recording.with_name("mine.toml")
+    file.write_text("[contention]\nsome_share = 0.2\n")
+    assert flowprof("report", recording, "--thresholds", file).returncode == 0
+    file.write_text("[contention]\nsome_share = 'much'\n")
+    wrong = flowprof("report", recording, "--thresholds", file)
+    assert wrong.returncode == 2 and "[contention] some_share is 'much'" in wrong.stderr
+    assert flowprof("report", recording, "--thresholds", "none.toml").returncode == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.probe_cost import probe_cost
-from flowprof.profiler.sites import CostClass, NoSite, call_sites, choose_entry_site, return_site
+from flowprof.profiler.sites import OLDEST_KERNEL, CostClass, NoSite, call_sites, choose_entry_site, return_site
 
 BuildElf = Callable[..., dict[str, int]]
 
@@ -187,6 +187,24 @@ def test_newer_kernels_emulate_more(tmp_path: Path, build_elf: BuildElf) -> None
     assert choose_entry_site(elf, address, 1, kernel=(6, 1)).cost_class is S
 
 
+@pytest.mark.parametrize(
+    ("code", "offset", "cost"),
+    [
+        ("f30f1efa 4883ec18 e800000000 4883c418 c3", 0, S),  # behind the `sub` the frame is another
+        ("f30f1efa 53 4883ec18 5b c3", 4, E),
+        ("8b07 7400 4883ec18 c3", 2, E),
+    ],
+)
+def test_the_stack_pointer_is_the_callers(
+    tmp_path: Path, build_elf: BuildElf, code: str, offset: int, cost: CostClass
+) -> None:
+    address = build_elf(tmp_path / "f", {"f": bytes.fromhex(code)})["f"]
+    site = choose_entry_site(ElfFile(str(tmp_path / "f")), address, 2, frame=True)
+    assert (site.address - address, site.cost_class) == (offset, cost)
+    free = choose_entry_site(ElfFile(str(tmp_path / "f")), address, 2)
+    assert (free.address - address, free.cost_class) == (8 if offset == 0 else offset, E)
+
+
 def switch(table_at: int, function: int) -> bytes:
     """A switch: `mov eax, [rsi+0x50]; test; je 1f; lea rdx, table; movslq rax, [rdx+rax*4]; add; jmp rax; 1: ret`."""
     lea_end = function + 3 + 2 + 2 + 7
@@ -237,6 +255,17 @@ def test_return_sites(tmp_path: Path, build_elf: BuildElf) -> None:
     assert (site.address, site.cost_class) == (addresses["f"], CostClass.RETURN)
     with pytest.raises(NoSite, match="lock xadd"):
         return_site(elf, addresses["g"])
+
+
+def test_a_return_probe_lies_where_the_return_address_is_still_on_top(tmp_path: Path, build_elf: BuildElf) -> None:
+    """With the entry's probe or behind it, and no further than to what moves the stack pointer."""
+    moves, lowers = bytes.fromhex("f30f1efa 8b07 55 53 c3"), bytes.fromhex("f30f1efa 4883ec08 55 c3")
+    addresses = build_elf(tmp_path / "f", {"moves": moves, "lowers": lowers})
+    elf = ElfFile(str(tmp_path / "f"))
+    for name, offset in (("moves", 6), ("lowers", 0)):
+        site = return_site(elf, addresses[name], OLDEST_KERNEL)
+        assert (site.address - addresses[name], site.cost_class) == (offset, CostClass.RETURN)
+        assert choose_entry_site(elf, addresses[name], 6, frame=True).address <= site.address
 
 
 def test_call_sites(tmp_path: Path, build_elf: BuildElf) -> None:
@@ -298,3 +327,27 @@ def test_other_machines_are_refused(tmp_path: Path, build_elf: BuildElf) -> None
     address = build_elf(tmp_path / "f", {"f": b"\x13\0\0\0"}, machine=243)["f"]
     with pytest.raises(NoSite, match="riscv"):
         choose_entry_site(ElfFile(str(tmp_path / "f")), address, 1)
+
+
+# (what, code, offset of the site, cost class) for probes that read what lies on the stack
+FRAMES = [
+    ("a push moves the stack pointer behind the site", "55 4889e5 4156 c3", 0, E),
+    ("endbr64 leaves it as it is", "f30f1efa 55 c3", 4, E),
+    ("a call behind a lowered stack is too late", "4883ec08 e800000000 4883c408 c3", 0, S),
+    ("the second push is", "89c0 4155 4154 c3", 2, E),
+]
+
+
+@pytest.mark.parametrize(("what", "code", "offset", "cost"), FRAMES, ids=[case[0] for case in FRAMES])
+def test_a_frame_wants_the_stack_pointer_of_the_entry(
+    tmp_path: Path, build_elf: BuildElf, what: str, code: str, offset: int, cost: CostClass
+) -> None:
+    start = build_elf(tmp_path / "a.so", {"f": bytes.fromhex(code)})["f"]
+    site = choose_entry_site(ElfFile(str(tmp_path / "a.so")), start, 0, (6, 18), frame=True)
+    assert (site.address - start, site.cost_class) == (offset, cost)
+
+
+def test_a_frame_on_another_machine(tmp_path: Path, build_elf: BuildElf) -> None:
+    start = build_elf(tmp_path / "a.so", {"f": bytes.fromhex("1f2003d5")}, AARCH64)["f"]
+    with pytest.raises(NoSite, match="x86-64 only"):
+        choose_entry_site(ElfFile(str(tmp_path / "a.so")), start, 0, (6, 18), frame=True)

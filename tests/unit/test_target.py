@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from flowprof.profiler.errors import FlowprofError, NotFoundError, UsageError
-from flowprof.profiler.target import contains, describe_modules, modules_of, open_target, shown, threads_of
+from flowprof.profiler.target import contains, describe_modules, has_ended, modules_of, open_target, shown, threads_of
 
 
 def refused(pid: int) -> FlowprofError:
@@ -25,7 +25,7 @@ def refused(pid: int) -> FlowprofError:
 
 
 @pytest.fixture
-def sleeper():  # type: ignore[no-untyped-def]
+def sleeper():
     """A process that waits for the end of its input."""
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     _hear(process)
@@ -41,7 +41,7 @@ def _hear(process: subprocess.Popen[bytes]) -> None:
     assert process.stdout.readline() == b"x\n"
 
 
-def _until(condition) -> None:  # type: ignore[no-untyped-def]
+def _until(condition) -> None:
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -168,7 +168,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert shown("ä\udcff") == "ä\\xff"
 
 
-def test_markers(tmp_path: Path, sleeper) -> None:  # type: ignore[no-untyped-def]
+def test_markers(tmp_path: Path, sleeper) -> None:
     file = tmp_path / "f"
     file.write_bytes(b"x" * 10000 + b"marker")
     assert contains(str(file), b"marker") and not contains(str(file), b"marked")
@@ -182,3 +182,11 @@ def test_markers(tmp_path: Path, sleeper) -> None:  # type: ignore[no-untyped-de
 def test_long_lists_are_cut() -> None:
     modules = open_target(os.getpid()).modules
     assert describe_modules(modules, 2).endswith(f"and {len({Path(m.path).name for m in modules}) - 2} more")
+
+
+def test_who_has_ended() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert has_ended(child.pid), "a zombie"
+    child.wait()
+    assert has_ended(child.pid) and not has_ended(os.getpid())

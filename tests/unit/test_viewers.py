@@ -7,16 +7,24 @@ import gzip
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flowprof.profiler import timeline as timeline_module
+from flowprof.profiler.ceilings import Ceiling, What
 from flowprof.profiler.report import Report, Timeline, build_report, timeline
+from flowprof.profiler.sections.experts import ExpertLayer, ExpertTable
+from flowprof.profiler.sections.verdicts import Verdict, VerdictTable
 from flowprof.profiler.store import Recording
-from flowprof.viewers import html, quantity, terminal
+from flowprof.viewers import html, quantity, roofline, terminal
 from flowprof.viewers import json as json_viewer
+from flowprof.viewers.charts import charts
+from flowprof.viewers.charts import experts as experts_charts
 from flowprof.viewers.packing import pack
-from synthetic import Synthetic, write, write_empty
+from planted import plant, plant_counters
+from synthetic import CEILINGS, Synthetic, write, write_empty
 
 EVIL = "</script><img src=x onerror=alert(1)>\x1b[2J\u202e'\"&{{7*7}}"
 SPECS = {
@@ -28,7 +36,11 @@ SPECS = {
     "lossy": Synthetic(losses=50_000),
     "cut off": Synthetic(meta={"clean_end": "false"}),
     "token level": Synthetic(cycle=("token",)),
+    "judged": Synthetic(ceilings=CEILINGS),
+    "judged, hostile": Synthetic(ceilings=CEILINGS, rename={"ffn_up": EVIL}),
     "many threads": Synthetic(threads=40, requests=1, tokens=10, cycle=("thread",)),
+    "verdicts": Synthetic(ceilings=CEILINGS),
+    "counted": Synthetic(layers=22),
     "empty": None,
 }
 
@@ -41,6 +53,10 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         write_empty(path)
     else:
         write(path, spec)
+    if request.param.startswith("judged"):
+        plant(path, EVIL if "hostile" in request.param else "hog")
+    if request.param == "counted":
+        plant_counters(path)
     with Recording.open(path) as recording:
         return request.param, build_report(recording), timeline(recording)
 
@@ -80,15 +96,20 @@ def test_terminal_says_what_matters(seen: tuple[str, Report, Timeline]) -> None:
         "cut off": ["cut off"],
         "token level": ["skipped: no operators"],
         "many threads": ["32 more"],
+        "counted": ["from memory", "of weights by the model: less", "not counted: stalled_cycles"],
+        "judged": ["What bounds each operator"],
+        "judged, hostile": ["What bounds each operator"],
         "hostile": ["\\x1b"],
+        "verdicts": ["What bounds each operator", "of what memory allows", "2048x5632 q8_0 n=1", "DRAM"],
     }[case]  # fmt: skip
     for words in expected:
         assert words in text, words
 
 
 def test_terminal_is_one_screen(seen: tuple[str, Report, Timeline]) -> None:
-    assert len(shown(seen[1], 80).splitlines()) <= 75
-    assert len(shown(seen[1], 140).splitlines()) <= 55
+    more = 15 if seen[0] == "counted" else 0  # a section that was asked for, and its findings
+    assert len(shown(seen[1], 80).splitlines()) <= 75 + more
+    assert len(shown(seen[1], 140).splitlines()) <= 55 + more
 
 
 def test_no_color_when_piped_or_asked(seen: tuple[str, Report, Timeline], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,10 +119,17 @@ def test_no_color_when_piped_or_asked(seen: tuple[str, Report, Timeline], monkey
 
 # ---------------------------------------------------------------------- JSON
 
+JUDGED = ("verdicts", "judged", "judged, hostile")
 KEYS = {
     "schema_version": int, "recording": dict, "engine": dict, "phases": list, "latency": dict, "operators": list,
-    "layers": list, "blocks": list, "threads": list, "coverage": dict, "requests": dict, "losses": dict,
-    "overhead": dict, "findings": list, "findings_withheld": int, "sections": list, "notes": list,
+    "layers": list, "blocks": list, "verdicts": dict, "threads": list, "waits": dict, "thread_count": dict,
+    "counters": dict, "operator_counters": dict, "coverage": dict, "requests": list,
+    "request_totals": dict, "slo": dict, "processes": dict,
+    "resources": list, "resource_totals": dict,
+    "losses": dict, "overhead": dict, "graph": list, "drift": dict, "experts": dict, "gpu": dict,
+    "torch_operators": dict, "cuda_host": dict,
+    "overlap": list, "exposure": dict, "findings": list,
+    "findings_withheld": int, "sections": list, "notes": list,
 }  # fmt: skip
 
 
@@ -115,6 +143,9 @@ def test_json_has_its_schema(seen: tuple[str, Report, Timeline]) -> None:
         assert {"phase", "tokens", "graphs", "total_ns", "tokens_per_s"} <= set(phase)
     for row in document["operators"]:
         assert {"op", "block", "phase", "calls", "total_ns", "share", "p50_ns", "p99_ns"} <= set(row)
+    assert ("groups" in document["verdicts"]) and (seen[0] in JUDGED) == bool(document["verdicts"]["groups"])
+    for row in document["verdicts"]["groups"]:
+        assert {"op", "shape", "bound", "gflops", "gbps", "ceiling", "floor_ns", "confidence"} <= set(row)
     for finding in document["findings"]:
         assert {"id", "claim", "cost_ns_per_token", "confidence", "evidence", "advice"} <= set(finding)
     if seen[0] == "full":
@@ -134,11 +165,108 @@ def test_html_is_self_contained_and_escaped(seen: tuple[str, Report, Timeline]) 
     assert "default-src 'none'" in page
     assert not re.search(r"""(src|href)=["'](?!#|data:,)""", page.split("<script", 1)[0]), "a reference to elsewhere"
     assert "<img" not in page
-    assert page.count("<script") == page.count("</script>") == 5
+    assert page.count("<script") == page.count("</script>") == 6
     assert "\x1b" not in page and "\u202e" not in page
     if seen[0] == "hostile":
         assert "&lt;/script&gt;" in page
+        assert "\\u003c/script\\u003e" in page.split('id="graph-data">', 1)[1].split("</script>", 1)[0]
         assert "49" not in re.findall(r"&amp;(..)", page)
+
+
+def test_findings_come_first_with_their_price_and_lead_on(seen: tuple[str, Report, Timeline]) -> None:
+    case, report, drawn = seen
+    page = html.render(report, drawn)
+    assert page.count('<li class="finding ') == len(report.findings)
+    kinds = re.findall(r'<li class="finding (problem|notice)">', page)
+    assert kinds == sorted(kinds, reverse=True)
+    if report.findings:
+        sections = re.findall(r'<section id="(\w+)">', page)
+        assert sections[0] == "findings"
+        assert set(re.findall(r'<p class="to"><a href="#(\w+)">', page)) <= set(sections)
+    if case == "judged":
+        assert re.search(r'class="cost">≤ [\d.]+\u00a0.?s per decode token, [\d.]+\u00a0% of it<', page)
+
+
+def test_html_shows_verdicts_and_waits(seen: tuple[str, Report, Timeline]) -> None:
+    case, report, drawn = seen
+    page = html.render(report, drawn)
+    if case != "judged":
+        if not case.startswith("judged"):
+            assert "Waits skipped" in page
+        if case not in JUDGED:
+            assert "What bounds each operator skipped" in page
+        return
+    for words in ("% of what this machine&#39;s memory allows", "% of what this machine&#39;s arithmetic allows",
+                  "hog (99)", "3 major page faults", "DRAM 90.0 GB/s", "synthetic", "no processor"):  # fmt: skip
+        assert words in page, words
+    verdicts = report.get(VerdictTable)
+    assert verdicts is not None
+    assert page.split('id="verdict-table"', 1)[1].split("</table>", 1)[0].count("<details>") == len(verdicts.rows)
+    figures = charts(report, drawn)
+    assert list(figures["roofline"]["by"]) == ["decode", "prefill"] == list(figures["waits"]["by"])
+    roofs = [line for line in figures["roofline"]["by"]["decode"]["data"] if line["mode"] == "lines"]
+    assert len(roofs) == len(verdicts.ceilings)
+    for share in zip(*(bar["x"] for bar in figures["waits"]["by"]["decode"]["data"]), strict=True):
+        assert sum(share) == pytest.approx(100, abs=0.1)
+
+
+def test_chart_texts_are_escaped_for_plotly(seen: tuple[str, Report, Timeline]) -> None:
+    if seen[0] == "judged, hostile":
+        figures = charts(seen[1], seen[2])["roofline"]["by"]
+        words = " ".join(figures["decode"]["data"][-1]["text"] + figures["prefill"]["data"][-1]["text"])
+        assert "&lt;img" in words
+        assert set(re.findall(r"<[^>]*>", words)) == {"<br>"}
+
+
+def test_roof_labels_keep_apart() -> None:
+    figure = roofline.rooflines(_table((1.00e9, 1.01e9, 1.02e9), (4e11, 4.01e11)))["decode"]
+    left = [note["yshift"] for note in figure["layout"]["annotations"] if note["xanchor"] == "right"]
+    assert left[0] == 0 and left[1] > 10 and left[2] > 25
+
+
+def _table(bandwidths: tuple[float, ...], peaks: tuple[float, ...]) -> VerdictTable:
+    names: tuple[What, ...] = ("dram_read", "llc_read", "l2_read")
+    ceilings = [Ceiling(what, "", 2, value, value, value, "s") for what, value in zip(names, bandwidths, strict=True)]
+    ceilings += [Ceiling("gemm", "f32", number, value, value, value, "s") for number, value in enumerate(peaks)]
+    row = Verdict("decode", "ffn", "MUL_MAT", "8x8", None, ("a",), 1, 9, 9, 900, 1.0, 100.0, 100.0, "memory-dram",
+                  "high", "DRAM", 2.0, 1.0, 2.0, "dram_read", 1e9, 0.9, 90.0, 10.0, "", None, ("said",))  # fmt: skip
+    return VerdictTable((row,), (), tuple(ceilings), (), None, None, True, False, ())
+
+
+def test_heat_map_of_experts() -> None:
+    layer = ExpertLayer(1, "decode", 3, 4, 2, 9, 9, (1, 1, 2, 0), 1.5, 0.75, 2.0, 0.5, None, 2.0, 2.0, 3, 9.0, 18.0,
+                        1.0, 2.0, 0.5)  # fmt: skip
+    rows = (
+        layer,
+        replace(layer, layer=4, counts=(0, 0, 0, 0)),
+        replace(layer, layer=None),
+        replace(layer, phase="prefill"),
+    )
+    figures = experts_charts(ExpertTable((), rows, 0))
+    assert list(figures) == ["decode", "prefill"]
+    assert figures["decode"]["data"][0]["y"] == ["3", "–"], "a layer without uses has no row"
+    assert figures["decode"]["data"][0]["z"][0] == [25, 25, 50, 0]
+    assert figures["decode"]["data"][1]["x"] == [75, 75]
+    assert experts_charts(None) == {}
+
+
+def test_the_longest_states_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic())
+    plant(path, many=500)
+    monkeypatch.setattr(timeline_module, "MAX_STATES", 60)
+    with Recording.open(path) as recording:
+        drawn = timeline(recording)
+    assert drawn.states_shown == 60 < drawn.states_total
+    assert min(int(lane.dur_ns.min()) for lane in drawn.states) >= 50_000
+    assert {other.tid for other in drawn.others} <= {99, 4242, 0, None}
+    page = html.render(build_report_of(path), drawn)
+    assert "the 60 longest of" in page
+
+
+def build_report_of(path: str) -> Report:
+    with Recording.open(path) as recording:
+        return build_report(recording)
 
 
 def test_html_names_what_is_missing(seen: tuple[str, Report, Timeline]) -> None:
@@ -158,17 +286,19 @@ def test_packed_arrays_unpack_to_the_timeline(seen: tuple[str, Report, Timeline]
     def array(place: list[int]) -> np.ndarray:
         offset, length, width = place
         planes = data[offset : offset + length * width].reshape(width, length)
-        return sum(planes[i].astype(np.int64) << (8 * i) for i in range(width))  # type: ignore[return-value]
+        return sum(planes[i].astype(np.int64) << (8 * i) for i in range(width))
 
     packed = description["lanes"]
-    assert len(packed) == len(drawn.graphs) + len(drawn.operators)
-    for lane, original in zip(packed, [*drawn.graphs, *drawn.operators], strict=True):
+    for lane, original in zip(packed, [*drawn.graphs, *drawn.operators, *drawn.states], strict=True):
         gap, duration = array(lane["gap"]), array(lane["dur"])
         for item, more in lane["jumps"]:
             gap[item] += more
         start = np.cumsum(gap + np.concatenate(([0], duration[:-1]))) if len(gap) else gap
         assert np.array_equal(start * description["unit"], original.start_ns)
         assert np.array_equal(duration * description["unit"], original.dur_ns)
+        if lane["type"] == "states":
+            assert np.array_equal(array(lane["kind"]), original.state)
+            assert np.array_equal(array(lane["by"]), original.by)
 
 
 def test_packing_survives_gaps_and_durations_beyond_32_bits(tmp_path: Path) -> None:
@@ -200,3 +330,14 @@ def test_durations(ns: float | None, text: str) -> None:
 )  # fmt: skip
 def test_names_are_harmless(name: str, text: str) -> None:
     assert quantity.clean(name) == text
+
+
+def test_counters_in_every_viewer(seen: tuple[str, Report, Timeline]) -> None:
+    report = seen[1]
+    pages = (shown(report, 80), html.render(report, seen[2]))
+    assert all(("Counters" in page and "from memory" in page) == (seen[0] == "counted") for page in pages)
+    rows = json.loads(json_viewer.render(report))["operator_counters"].get("rows", [])
+    assert bool(rows) == (seen[0] == "counted")
+    if rows:
+        assert rows[0]["ipc"] == pytest.approx(4 / 3) and rows[0]["stalled_share"] is None
+        assert "1.33" in pages[0]

@@ -1,4 +1,4 @@
-// Tables: sort by a click on a heading, filter by words. Without this script they are plain tables.
+// Tables: sort by a click on a heading, filter by words, lead to the graph. Without this script they are plain tables.
 "use strict";
 (() => {
   const value = (row, column) => {
@@ -46,6 +46,36 @@
     });
   }
 
+  // Once the graph is drawn: rows whose operators are in it lead there, by a click or by the button in their first cell.
+  function connect(graph) {
+    for (const row of document.querySelectorAll("tr[data-phase]")) {
+      const target = { ...row.dataset, tensors: row.dataset.tensors ? JSON.parse(row.dataset.tensors) : null };
+      if (!graph.has(target)) continue;
+      const cell = row.cells[0], button = document.createElement("button");
+      button.type = "button";
+      button.className = "lead";
+      button.title = "Show in the graph";
+      button.append(...cell.childNodes);
+      cell.append(button);
+      row.classList.add("leads");
+      row.addEventListener("click", (event) => {
+        if (String(getSelection()) === "" && !event.target.closest("details, a")) graph.show(target);
+      });
+    }
+  }
+
+  // To a row, wherever the filter or the sorting left it.
+  function lead(row) {
+    const table = row.closest("table"), input = document.querySelector(`input[data-filter="${table.id}"]`);
+    if (row.hidden && input) { input.value = ""; input.dispatchEvent(new Event("input")); }
+    document.querySelectorAll("tr.hit").forEach((other) => other.classList.remove("hit"));
+    row.classList.add("hit");
+    row.scrollIntoView({ block: "center" });
+    const button = row.querySelector("button");
+    if (button) button.focus({ preventScroll: true });
+  }
+
+  window.FlowprofTables = { connect, lead };
   document.querySelectorAll("table[data-sortable]").forEach(sortable);
   document.querySelectorAll("input[data-filter]").forEach(filter);
 })();

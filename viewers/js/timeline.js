@@ -1,11 +1,14 @@
-// The timeline: lanes of graph executions and operators on a canvas. A million items stay smooth because a frame never
-// touches more than a few per pixel: wide views add up blocks of 64 items whose sums are made once, narrow views find
+// The timeline: lanes of graph executions, operators and threads' stretches off the processor on a canvas. A million
+// items stay smooth because a frame never touches more than a few per pixel: wide views add up blocks of 64 items whose sums are made once, narrow views find
 // their items by binary search. Arrays come from packing.py: all times in units since the recording's first event.
 "use strict";
 (() => {
   const BLOCK = 64; // items whose sums are kept
   const AXIS = 24, STRIP = 7, LABEL = 17, GAP = 7;
   const MIN_SPAN_NS = 200;
+  const THIN = 9, NEAR = 2; // of a strip of states: its height, and the gap to its thread's operators
+  const STATE_WORDS = { runnable: "ready, without a processor", sleeping: "asleep", fault: "reads a page from disk",
+    disk: "uninterruptible: disk or driver", stopped: "stopped" };
 
   // ---- unpacking
 
@@ -30,13 +33,16 @@
       start[i] = at * unit;
       at += dur[i];
     }
-    const operators = lane.type === "operators";
-    const kind = planes(bytes, lane.kind, lane.kind[2] === 4 ? Uint32Array : Uint16Array);
-    const classes = operators ? description.blocks.length + 1 : description.phases.length;
+    const numbers = (place) => planes(bytes, place, place[2] === 4 ? Uint32Array : Uint16Array);
+    const classes = { operators: description.blocks.length + 1, graphs: description.phases.length, states: description.states.length };
     const unpacked = {
-      type: lane.type, label: lane.label, length, start, dur, unit, kind, classes,
-      compute: operators ? planes(bytes, lane.compute, Uint8Array) : null,
-      tokens: operators ? null : planes(bytes, lane.tokens, Uint32Array),
+      type: lane.type, label: lane.label, thread: lane.thread, length, start, dur, unit, kind: numbers(lane.kind), classes: classes[lane.type],
+      compute: lane.compute ? planes(bytes, lane.compute, Uint8Array) : null,
+      tokens: lane.tokens ? planes(bytes, lane.tokens, Uint32Array) : null,
+      by: lane.by ? numbers(lane.by) : null,
+      flowLane: lane.flow_lane ? planes(bytes, lane.flow_lane, Uint16Array) : null,
+      flowItem: lane.flow_item ? planes(bytes, lane.flow_item, Uint32Array) : null,
+      under: Boolean(lane.under),
       matches: null,
     };
     unpacked.sums = blockSums(unpacked, description);
@@ -94,19 +100,40 @@
 
   // ---- the view
 
+  // A thread's states go under its operators; a thread without operators gets a lane of its own.
+  function arranged(lanes) {
+    const rest = new Set(lanes.filter((lane) => lane.type === "states")), out = [];
+    for (const lane of lanes) {
+      if (lane.type === "states") continue;
+      out.push(lane);
+      for (const states of rest) if (lane.thread !== undefined && states.thread === lane.thread) { states.under = true; out.push(states); rest.delete(states); }
+    }
+    return [...out, ...rest];
+  }
+
   class FlowprofTimeline {
     constructor(root, description, buffer) {
       this.root = root;
       this.description = description;
       const bytes = new Uint8Array(buffer);
-      this.lanes = description.lanes.map((lane) => unpackLane(bytes, lane, description));
+      this.packed = description.lanes.map((lane) => unpackLane(bytes, lane, description));
+      this.lanes = arranged(this.packed);
       this.end = Math.max(description.end, 1000);
       this.canvas = root.querySelector("canvas");
       this.stage = root.querySelector(".stage");
       this.tip = root.querySelector(".tip");
       this.search = root.querySelector("input");
       this.context = this.canvas.getContext("2d", { alpha: false });
-      this.bar = this.lanes.length <= 5 ? 36 : this.lanes.length <= 12 ? 28 : 20; // a lane's height
+      const wide = this.lanes.filter((lane) => lane.type !== "states").length;
+      const bar = wide <= 5 ? 36 : wide <= 12 ? 28 : 20; // a lane's height
+      let y = AXIS + STRIP + 4;
+      this.lanes.forEach((lane, number) => {
+        const next = this.lanes[number + 1];
+        lane.y = y + (lane.under ? 0 : LABEL);
+        lane.high = lane.type === "states" ? THIN : bar;
+        y = lane.y + lane.high + (next && next.under ? NEAR : GAP);
+      });
+      this.below = y;
       this.t0 = 0;
       this.t1 = this.end;
       this.pointers = new Map();
@@ -128,14 +155,15 @@
       this.laneColour = colour("lane"); this.mark = colour("mark"); this.font = getComputedStyle(document.body).fontFamily;
       const other = colour("other");
       this.palette = {
-        operators: [...this.description.blocks.map((name) => colour(name) || other), colour("wait")],
+        operators: [...this.description.blocks.map((name) => colour(name.replace(" ", "-")) || other), colour("wait")],
         graphs: this.description.phases.map((name) => (name === "other" ? other : colour(name))),
+        states: this.description.states.map((name) => colour(`state-${name}`) || other),
       };
       const word = (hex) => {
         const value = parseInt(hex.slice(1), 16);
         return (255 << 24) | ((value & 255) << 16) | (value & 0xff00) | (value >> 16);
       };
-      this.words = { operators: new Int32Array(this.palette.operators.map(word)), graphs: new Int32Array(this.palette.graphs.map(word)) };
+      this.words = Object.fromEntries(Object.entries(this.palette).map(([type, colours]) => [type, new Int32Array(colours.map(word))]));
       this.laneWord = word(this.laneColour);
       this.levelColour = { token: this.line, op: colour("faint-ink"), thread: this.soft };
     }
@@ -157,6 +185,9 @@
       const phases = new Set();
       for (const lane of this.lanes) if (lane.type === "graphs") for (const phase of lane.kind) phases.add(phase);
       this.description.phases.forEach((name, i) => { if (phases.has(i)) add(`${name} graph`, this.palette.graphs[i]); });
+      const states = new Set();
+      for (const lane of this.lanes) if (lane.type === "states") for (const state of lane.kind) states.add(state);
+      this.description.states.forEach((name, i) => { if (states.has(i)) add(`off the processor: ${STATE_WORDS[name]}`, this.palette.states[i]); });
       const levels = this.description.levels.filter((level) => level !== "token");
       for (const level of levels) add(`${level} window`, this.levelColour[level] || this.soft);
     }
@@ -165,11 +196,11 @@
       const ratio = Math.min(window.devicePixelRatio || 1, 2);
       this.ratio = ratio;
       this.width = Math.max(1, this.stage.clientWidth);
-      this.height = AXIS + STRIP + 4 + this.lanes.length * (LABEL + this.bar + GAP) + 2;
+      this.height = this.below + 2;
       this.canvas.style.height = `${this.height}px`;
       this.canvas.width = Math.round(this.width * ratio);
       this.canvas.height = Math.round(this.height * ratio);
-      this.image = null;
+      this.images = new Map(); // by height
       this.draw();
     }
 
@@ -198,8 +229,6 @@
 
     pan(fraction) { const by = (this.t1 - this.t0) * fraction; this.view(this.t0 + by, this.t1 + by); }
 
-    laneTop(number) { return AXIS + STRIP + 4 + number * (LABEL + this.bar + GAP); }
-
     // ---- drawing
 
     draw() {
@@ -209,15 +238,27 @@
       c.fillRect(0, 0, this.width, this.height);
       this.axis(c);
       this.windows(c);
-      this.lanes.forEach((lane, number) => this.lane(c, lane, number));
+      this.lanes.forEach((lane) => this.lane(c, lane));
       if (this.hover) {
         c.strokeStyle = this.ink;
         c.lineWidth = 1.5;
-        const { lane, item } = this.hover, y = this.laneTop(this.lanes.indexOf(lane)) + LABEL;
+        const { lane, item } = this.hover;
         const x0 = this.x(lane.start[item]), x1 = this.x(endOf(lane, item));
-        c.strokeRect(x0, y, Math.max(2, x1 - x0), this.bar);
+        c.strokeRect(x0, lane.y, Math.max(2, x1 - x0), lane.high);
+        const call = this.launch(lane, item);
+        if (call) {
+          const from = this.x(endOf(call.lane, call.item)), below = call.lane.y + call.lane.high;
+          const up = lane.y < call.lane.y, y0 = up ? call.lane.y : below, y1 = up ? lane.y + lane.high : lane.y;
+          c.beginPath(); c.moveTo(from, y0); c.bezierCurveTo(from, (y0 + y1) / 2, x0, (y0 + y1) / 2, x0, y1); c.stroke();
+        }
       }
       this.frames++;
+    }
+
+    // The call that launched an item of a GPU's lane.
+    launch(lane, item) {
+      if (!lane.flowLane || lane.flowLane[item] === 65535) return null;
+      return { lane: this.packed[lane.flowLane[item]], item: lane.flowItem[item] };
     }
 
     x(time) { return ((time - this.t0) / (this.t1 - this.t0)) * this.width; }
@@ -252,20 +293,22 @@
       }
     }
 
-    lane(c, lane, number) {
-      const top = this.laneTop(number), y = top + LABEL;
+    lane(c, lane) {
+      const { y } = lane, top = y - LABEL;
       c.fillStyle = this.laneColour;
-      c.fillRect(0, y, this.width, this.bar);
-      c.font = `12px ${this.font}`;
-      c.textBaseline = "middle";
-      c.fillStyle = this.paper;
-      const text = c.measureText(lane.label).width;
-      c.fillRect(0, top + 1, text + 12, LABEL - 3);
-      c.fillStyle = this.soft;
-      c.fillText(lane.label, 6, top + LABEL / 2);
+      c.fillRect(0, y, this.width, lane.high);
+      if (!lane.under) {
+        c.font = `12px ${this.font}`;
+        c.textBaseline = "middle";
+        c.fillStyle = this.paper;
+        const text = c.measureText(lane.label).width;
+        c.fillRect(0, top + 1, text + 12, LABEL - 3);
+        c.fillStyle = this.soft;
+        c.fillText(lane.label, 6, top + LABEL / 2);
+      }
       const i0 = Math.max(0, firstAfter(lane.start, this.t0) - 1), i1 = firstAfter(lane.start, this.t1);
       if (i1 > i0) {
-        if (i1 - i0 <= Math.min(1500, this.width)) this.items(c, lane, y, i0, i1);
+        if (i1 - i0 <= Math.min(1500, lane.type === "states" ? this.width / 6 : this.width)) this.items(c, lane, y, i0, i1);
         else this.columns(c, lane, y, i0, i1);
       }
       if (lane.matches) this.matches(c, lane, y);
@@ -281,23 +324,23 @@
         if (x1 < 0) continue;
         const wide = x1 - x0, left = Math.max(x0, -2), right = Math.min(x1, this.width + 2), gap = wide > 8 ? 0.8 : 0;
         c.fillStyle = colours[classOf(lane, i, kinds)];
-        c.fillRect(left, y, Math.max(0.7, right - left - gap), this.bar);
+        c.fillRect(left, y, Math.max(0.7, right - left - gap), lane.high);
         const wait = waited(lane, i);
         if (wait > 0.004) {
           const from = Math.max(left, x1 - wide * wait);
           c.fillStyle = colours[colours.length - 1];
-          c.fillRect(from, y, Math.max(0, right - from - gap), this.bar);
+          c.fillRect(from, y, Math.max(0, right - from - gap), lane.high);
         }
         const room = Math.min(right, this.width) - Math.max(left, 0) - 8;
-        if (room > 34) {
+        if (room > 34 && lane.type !== "states") {
           const operator = lane.type === "operators" ? kinds[lane.kind[i]] : null;
           const text = operator ? operator[1] || operator[0]
             : `${this.description.phases[lane.kind[i]]} · ${lane.tokens[i]} ${lane.tokens[i] === 1 ? "token" : "tokens"}`;
           c.save();
-          c.beginPath(); c.rect(Math.max(left, 0), y, room + 6, this.bar); c.clip();
+          c.beginPath(); c.rect(Math.max(left, 0), y, room + 6, lane.high); c.clip();
           c.fillStyle = "#fff";
           c.shadowColor = "rgba(0,0,0,.55)"; c.shadowBlur = 2;
-          c.fillText(text, Math.max(left, 0) + 5, y + this.bar / 2 + 0.5);
+          c.fillText(text, Math.max(left, 0) + 5, y + lane.high / 2 + 0.5);
           c.restore();
         }
       }
@@ -305,7 +348,7 @@
 
     // Many items: per pixel column, the time of every class, stacked from below.
     columns(c, lane, y, i0, i1) {
-      const w = this.canvas.width, h = Math.round(this.bar * this.ratio), classes = lane.classes, scale = w / (this.t1 - this.t0);
+      const w = this.canvas.width, h = Math.round(lane.high * this.ratio), classes = lane.classes, scale = w / (this.t1 - this.t0);
       const size = w * classes;
       if (!this.sums || this.sums.length < size) this.sums = new Float32Array(size);
       const acc = this.sums;
@@ -337,11 +380,10 @@
           });
         }
       }
-      if (!this.image || this.image.width !== w || this.image.height !== h) {
-        this.image = c.createImageData(w, h);
-        this.pixels = new Int32Array(this.image.data.buffer);
-      }
-      const pixels = this.pixels, words = this.words[lane.type];
+      let image = this.images.get(h);
+      if (!image) this.images.set(h, (image = c.createImageData(w, h)));
+      const pixels = new Int32Array(image.data.buffer), words = this.words[lane.type];
+      const least = lane.type === "states" ? Math.round(2 * this.ratio) : 0; // rows that even a short stretch gets
       pixels.fill(this.laneWord);
       for (let x = 0; x < w; x++) {
         let level = 0, row = h;
@@ -349,18 +391,18 @@
           const part = acc[x * classes + k];
           if (part <= 0) continue;
           level = Math.min(1, level + part);
-          const to = h - Math.round(level * h);
-          for (; row > to; row--) pixels[(row - 1) * w + x] = words[k];
+          const to = Math.min(row - least, h - Math.round(level * h));
+          for (; row > to && row > 0; row--) pixels[(row - 1) * w + x] = words[k];
         }
       }
-      c.putImageData(this.image, 0, Math.round(y * this.ratio));
+      c.putImageData(image, 0, Math.round(y * this.ratio));
     }
 
     // Search results: the rest fades, each match keeps at least one pixel.
     matches(c, lane, y) {
       c.globalAlpha = 0.72;
       c.fillStyle = this.laneColour;
-      c.fillRect(0, y, this.width, this.bar);
+      c.fillRect(0, y, this.width, lane.high);
       c.globalAlpha = 1;
       c.fillStyle = this.mark;
       const { matches } = lane, step = (this.t1 - this.t0) / this.width;
@@ -371,7 +413,7 @@
         const i = matches[m], start = lane.start[i];
         if (start > this.t1) break;
         const x0 = this.x(start), x1 = this.x(endOf(lane, i));
-        c.fillRect(x0, y, Math.max(1, x1 - x0 - (x1 - x0 > 4 ? 0.8 : 0)), this.bar);
+        c.fillRect(x0, y, Math.max(1, x1 - x0 - (x1 - x0 > 4 ? 0.8 : 0)), lane.high);
         if (x1 - x0 >= 1) { m++; continue; }
         // skip what falls on the same pixel
         const next = this.t0 + (Math.floor(x0) + 1) * step;
@@ -398,13 +440,21 @@
         const all = `${kind[0]} ${kind[1]} ${this.description.blocks[kind[2]]} ${kind[3] === null ? "" : `layer ${kind[3]}`}`.toLowerCase();
         hit[k] = words.every((word) => all.includes(word)) ? 1 : 0;
       });
+      // A stretch off the processor is found by its state and by who was in the way.
+      const { states, others } = this.description, named = states.map((name) => `${name} ${STATE_WORDS[name]}`.toLowerCase());
+      const away = new Uint8Array(states.length * others.length);
+      others.forEach((other, by) => named.forEach((state, k) => {
+        const all = `${state} ${other.toLowerCase()}`;
+        away[by * states.length + k] = words.every((word) => all.includes(word)) ? 1 : 0;
+      }));
       let total = 0;
       for (const lane of this.lanes) {
-        if (lane.type !== "operators") { lane.matches = new Uint32Array(0); continue; }
+        if (lane.type === "graphs") { lane.matches = new Uint32Array(0); continue; }
+        const fits = lane.by ? (i) => away[lane.by[i] * states.length + lane.kind[i]] : (i) => hit[lane.kind[i]];
         let count = 0;
-        for (let i = 0; i < lane.length; i++) count += hit[lane.kind[i]];
+        for (let i = 0; i < lane.length; i++) count += fits(i);
         const matches = new Uint32Array(count);
-        for (let i = 0, m = 0; i < lane.length; i++) if (hit[lane.kind[i]]) matches[m++] = i;
+        for (let i = 0, m = 0; i < lane.length; i++) if (fits(i)) matches[m++] = i;
         lane.matches = matches;
         total += count;
         if (!this.found && count) this.found = lane;
@@ -430,14 +480,14 @@
       const span = Math.min(this.t1 - this.t0, time * 24);
       this.hover = { lane, item };
       this.view(start + time / 2 - span / 2, start + time / 2 + span / 2);
-      this.tell(this.width / 2, this.laneTop(this.lanes.indexOf(lane)));
+      this.tell(this.width / 2, lane.y);
     }
 
     // ---- pointing
 
     at(x, y) {
-      const number = Math.floor((y - this.laneTop(0)) / (LABEL + this.bar + GAP)), lane = this.lanes[number];
-      if (!lane || y < this.laneTop(number) + LABEL) return null;
+      const lane = this.lanes.find((one) => y >= one.y && y < one.y + one.high + NEAR);
+      if (!lane) return null;
       const time = this.t0 + (x / this.width) * (this.t1 - this.t0), slack = (this.t1 - this.t0) / this.width;
       const i = firstAfter(lane.start, time) - 1;
       if (i >= 0 && endOf(lane, i) >= time - slack) return { lane, item: i };
@@ -458,7 +508,14 @@
         lines.push(`${op}${name ? "" : ""} · ${this.description.blocks[block]}${layer === null ? "" : ` · layer ${layer}`}`);
         if (shape) lines.push(`${type} ${shape}`);
         const wait = waited(lane, item);
+        const call = this.launch(lane, item);
+        if (call) lines.push(`launched by ${this.description.kinds[call.lane.kind[call.item]][1]}, begun ${duration(Math.max(0, lane.start[item] - call.lane.start[call.item]))} after its call began`);
         lines.push(`${duration(time)}${lane.compute[item] === 255 ? "" : ` · compute ≈ ${duration(time * (1 - wait))}, wait ≈ ${duration(time * wait)}`}`);
+      } else if (lane.type === "states") {
+        const state = this.description.states[lane.kind[item]], other = this.description.others[lane.by[item]];
+        head.textContent = duration(time);
+        lines.push(`off the processor: ${STATE_WORDS[state]}`);
+        if (other) lines.push(`${state === "runnable" ? "in its place ran" : "woken by"} ${other}`);
       } else {
         head.textContent = `${this.description.phases[lane.kind[item]]} graph`;
         lines.push(`${lane.tokens[item]} ${lane.tokens[item] === 1 ? "token" : "tokens"} · ${duration(time)}`);
@@ -548,7 +605,9 @@
       const act = { in: () => this.zoom(0.5), out: () => this.zoom(2), fit: () => this.view(0, this.end), next: () => this.jump(1), previous: () => this.jump(-1) };
       this.root.querySelectorAll("[data-do]").forEach((button) => button.addEventListener("click", () => act[button.dataset.do]()));
       new ResizeObserver(() => { if (this.stage.clientWidth !== this.width) this.resize(); }).observe(this.stage);
-      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { this.scheme(); this.legend(); this.draw(); });
+      for (const media of ["(prefers-color-scheme: dark)", "print"]) {
+        matchMedia(media).addEventListener("change", () => { this.scheme(); this.legend(); this.draw(); });
+      }
     }
   }
 

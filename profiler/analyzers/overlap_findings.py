@@ -1,0 +1,71 @@
+"""What missed overlap is worth saying. Each price is an upper bound; prices of different findings do not add up."""
+
+from __future__ import annotations
+
+from flowprof.profiler.findings import Finding, in_ms
+from flowprof.profiler.sections.overlap import HostGap, Overlap, OverlapTable
+
+MOST = 4
+GAP = 0.10  # of a decode step with its gap
+PROBLEM = 0.10
+ADVICE = {
+    "same stream": "Copy on a stream of its own, from pinned memory, into a second buffer.",
+    "pageable copy": "Copy from pinned memory (pin_memory, cudaHostAlloc), so that the host can launch meanwhile.",
+    "synchronise": "Let an event order what depends, and drop the synchronise; check first that it is not that order.",
+    "a batch of prefill alone": "Let prompts and decoding share a batch (llama-server: --kv-unified).",
+    "the graph's order": "Copy the next layer's experts while this layer computes.",
+}
+
+
+def findings(table: OverlapTable) -> tuple[Finding, ...]:
+    found = [_free(one) if one.kind == "free" else _split(one) for one in table.overlaps[:MOST]]
+    if table.host is not None and table.host.share >= GAP:
+        found.append(_host(table.host))
+    return tuple(found)
+
+
+def _free(one: Overlap) -> Finding:
+    cause = next((cause for cause in ADVICE if one.reason.startswith(cause) or one.culprit == cause), "")
+    return Finding(
+        id="overlap.free",
+        claim=f"{one.what} could run at once; {one.culprit} keeps them apart ({_gain(one)})",
+        confidence=one.confidence,
+        evidence=(one.reason, _prices(one), *one.evidence),
+        advice=ADVICE.get(cause, "Let them run side by side."),
+        severity="problem" if one.share >= PROBLEM and one.confidence != "low" else "notice",
+    )
+
+
+def _split(one: Overlap) -> Finding:
+    return Finding(
+        id="overlap.split",
+        claim=f"Half batches in turn would hide {one.what} ({_gain(one)})",
+        confidence=one.confidence,
+        evidence=(one.reason, _prices(one), *one.evidence),
+        advice="It takes an engine with nano-batches (two-batch overlap); expect less than the net gain.",
+    )
+
+
+def _host(gap: HostGap) -> Finding:
+    slept = "" if gap.asleep_ns is None else f"; the driving thread slept for {in_ms(gap.asleep_ns)} of that"
+    return Finding(
+        id="overlap.host",
+        claim=f"Between decode steps the compute threads have no graph: {gap.share * 100:.0f} % of a usual step",
+        phase="decode",
+        cost_ns_per_token=gap.median_ns / max(gap.sequences, 1),
+        confidence="high",
+        evidence=(
+            f"{gap.gaps} gaps, {in_ms(gap.total_ns)} together, median {in_ms(gap.median_ns)}{slept}",
+            "the next step needs the sampled token: how much of the gap could move is not known",
+        ),
+        advice="Sampling, tokenising and HTTP run there: simpler samplers, fewer logits, or more sequences per step.",
+    )
+
+
+def _gain(one: Overlap) -> str:
+    return f"≤ {in_ms(one.net_ns)}, {one.share * 100:.1f} % of {in_ms(one.base_ns)}"
+
+
+def _prices(one: Overlap) -> str:
+    split = f", after the split {in_ms(one.net_ns)}" if one.kind == "split-only" else ""
+    return f"one saving: ideal {in_ms(one.ideal_ns)}, with interference {in_ms(one.aware_ns)}{split}"

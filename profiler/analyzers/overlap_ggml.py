@@ -1,0 +1,111 @@
+"""Missed overlap in llama.cpp on processors: host work between tokens, prefill beside decode, copies of experts.
+
+A decode step reads every weight for a token or a few: memory is the scarce resource (T_R > 1), and no half batches are
+advised. What is left is work of other requests, and work that needs nothing of the step before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from flowprof.profiler import intervals
+from flowprof.profiler.analyzers.contract import SCHED
+from flowprof.profiler.findings import in_ms
+from flowprof.profiler.overlap import price
+from flowprof.profiler.overlap.interference import Interference
+from flowprof.profiler.sections.overlap import HostGap, Overlap
+from flowprof.profiler.store import Recording, read_sql
+
+MIN_STEPS = 20
+MIN_PREFILLS = 3
+LEAST = 0.01  # of the time inside graphs
+COPIES_SQL = "SELECT count(*) > 0 FROM graph_node WHERE block = 'moe' AND op IN ('CPY', 'DUP', 'CONT') AND executes"
+ASLEEP_SQL = "SELECT start_ns, end_ns FROM thread_state WHERE pid = ? AND tid = ? AND state = 'sleeping'"
+
+
+def host_gap(recording: Recording) -> HostGap | None:
+    """None: too few steps follow each other."""
+    rows = recording.columns(read_sql("overlap_steps.sql"))
+    begin, stop = np.asarray(rows["before_end_ns"], np.int64), np.asarray(rows["start_ns"], np.int64)
+    if len(begin) < MIN_STEPS:
+        return None
+    gap = stop - begin
+    usual, step = float(np.median(gap)), float(np.median(np.asarray(rows["end_ns"], np.int64) - stop))
+    asleep = None
+    if SCHED.met(recording):
+        asleep = 0
+        pid, tid = np.asarray(rows["pid"], np.int64), np.asarray(rows["tid"], np.int64)
+        for one, other in sorted(set(zip(pid.tolist(), tid.tolist(), strict=True)))[:64]:
+            chosen = (pid == one) & (tid == other)
+            states = recording.columns(ASLEEP_SQL, [one, other])
+            since, until = (np.asarray(states[name], np.int64) for name in ("start_ns", "end_ns"))
+            asleep += _common(begin[chosen], stop[chosen], since, until)
+    return HostGap(
+        gaps=len(gap), median_ns=usual, total_ns=int(gap.sum()),
+        share=usual / (usual + step) if usual + step else 0.0, asleep_ns=asleep,
+        sequences=int(np.median(np.asarray(rows["sequences"], np.int64))),
+    )  # fmt: skip
+
+
+def _common(start: intervals.Ints, end: intervals.Ints, other: intervals.Ints, until: intervals.Ints) -> int:
+    """ns in both."""
+    both = intervals.length(np.concatenate((start, other)), np.concatenate((end, until)))
+    return intervals.length(start, end) + intervals.length(other, until) - both
+
+
+def mixed(recording: Recording) -> tuple[tuple[Overlap, ...], tuple[str, ...]]:
+    """Batches of prefill that could have carried a decode step: different requests need nothing of each other.
+
+    A decode step beside a prefill of many tokens reads no weight of its own: it costs its tokens at prefill's speed.
+    """
+    both, batches, ns, tokens, step_ns, sequences, token_ns, all_ns = recording.rows(read_sql("overlap_mixed.sql"))[0]
+    if not batches:
+        said = f"prefill beside decode: {both} {'graph holds' if both == 1 else 'graphs hold'} both already"
+        return (), ((said,) if both else ())
+    if batches < MIN_PREFILLS or not step_ns or not token_ns:
+        return (), (f"prefill beside decode: {batches} such batches are too few",)
+    ideal = float(min(step_ns, ns / batches)) * batches
+    aware = max(0.0, ideal - float(sequences) * float(token_ns) * batches)
+    if tokens < batches * 2 * sequences or aware < LEAST * all_ns:
+        return (), (f"prefill beside decode: would gain less than {LEAST * 100:.0f} % of the time inside graphs",)
+    return (
+        Overlap(
+            kind="free", what="decode steps beside other requests' prefill", culprit="a batch of prefill alone",
+            device=None, count=int(batches), exposed_ns=int(ns), room_ns=int(ns), ideal_ns=round(ideal),
+            aware_ns=round(aware), split_ns=0, net_ns=round(aware), share=aware / all_ns, base_ns=int(all_ns),
+            reason="requests need nothing of each other; the server ran the prompt in a batch of its own while others "
+            "waited for their next token",
+            confidence="low",
+            evidence=(
+                f"{batches} batches of prefill ({tokens} tokens, {in_ms(ns)}) while another request was being decoded",
+                f"each could carry a step of {in_ms(step_ns)} for {in_ms(float(sequences) * token_ns)}",
+                "that the decode's attention costs the same in either batch is not counted",
+            ),
+        ),
+    ), ()  # fmt: skip
+
+
+def expert_copies(recording: Recording, table: Interference) -> tuple[Overlap, ...]:
+    """Copies of experts' weights that wait in the graph for work that they do not need."""
+    if not recording.rows(COPIES_SQL)[0][0]:
+        return ()
+    rows = recording.rows(read_sql("overlap_experts.sql"))
+    if not rows:
+        return ()
+    copied, whole = sum(row[2] for row in rows), rows[0][3]
+    saving = price.saving((whole - copied) / 1e9, {"memory": copied / 1e9}, table)
+    if saving.net_s * 1e9 < LEAST * whole:
+        return ()
+    return (
+        Overlap(
+            kind="free", what=f"copies of experts ({rows[0][0]}) beside prefill's other operators",
+            culprit="the graph's order", device=None, count=sum(row[1] for row in rows), exposed_ns=copied,
+            room_ns=whole - copied, ideal_ns=round(saving.ideal_s * 1e9), aware_ns=round(saving.aware_s * 1e9),
+            split_ns=0, net_ns=round(saving.net_s * 1e9), share=saving.net_s * 1e9 / whole, base_ns=whole,
+            reason="they read weights only, which nothing in the graph computes, and run one after the other",
+            confidence="low",
+            evidence=(
+                f"{in_ms(copied)} of {in_ms(whole)} of the measured operators of prefill",
+                f"interference: {table.source}",
+            ),
+        ),
+    )  # fmt: skip

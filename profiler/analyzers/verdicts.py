@@ -1,0 +1,172 @@
+"""What bounds each operator: compute, memory, overhead, a wait, or an inefficient kernel; and what bounds each phase.
+
+For every group of like operators (phase, block, operator, shape) the work counted from shapes (costs.py) is held
+against the recorded machine's ceilings, the measured time and the waits; judgement.py decides and lists its thresholds.
+Times are wall time on the first thread of the measured graph executions. A group's headroom is its time less its floor:
+what the ceilings would allow, not what a change is sure to gain.
+
+A phase's bound adds its operators' floors, weights read once per graph however many operators read them. It is compared
+with the tokens per second inside the same measured graphs.
+
+* `verdicts.bound`: what limits a phase, and which part of that it reaches. Near the limit only less work helps: smaller
+  weights or cache for memory, a faster machine for arithmetic. Far below it, look at the findings that follow.
+* `verdicts.inefficient`: groups far below memory and arithmetic with no wait to explain it, that could gain PART of the
+  phase's time or more. Try another kernel: a build for this processor's instructions, another type of weights or cache.
+* `verdicts.wait`: groups that could gain as much if they were not held up. Remove what is waited for before the kernels
+  are looked at.
+* `verdicts.overhead`: groups too small for what a call costs whatever it does. Fewer, larger operators: fusion, batches
+  of sequences, fewer threads for small models.
+
+Without ceilings, shapes or operators the analyzer is skipped or the verdict is "unknown"; without scheduler data waits
+show only at barriers, and "inefficient" is of low confidence; losses above the limit withhold every verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from flowprof.profiler.analyzers import losses, verdict_waits
+from flowprof.profiler.analyzers.contract import (
+    GRAPHS,
+    OPERATORS,
+    SCHED,
+    Analyzer,
+    Need,
+    Result,
+    coverage,
+    recorded_ceilings,
+)
+from flowprof.profiler.analyzers.verdict_findings import findings
+from flowprof.profiler.analyzers.verdict_groups import add_up, judge_group, verdict
+from flowprof.profiler.analyzers.verdict_phases import phase_bound
+from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
+from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, measured_graphs
+from flowprof.profiler.ceilings import Ceiling, Ceilings
+from flowprof.profiler.judgement import Known, fixed_cost
+from flowprof.profiler.roofline import SPILLS
+from flowprof.profiler.sections.bound import Bound
+from flowprof.profiler.sections.losses import Losses
+from flowprof.profiler.sections.verdicts import VerdictTable
+from flowprof.profiler.store import Recording, read_sql
+
+CEILINGS = Need(
+    "SELECT count(*) > 0 FROM ceiling",
+    "no ceilings; flowprof calibrate, then record again, or report --ceilings FILE",
+)
+
+
+@dataclass(slots=True)
+class _Analysis:
+    table: VerdictTable
+    nodes: dict[Node, Bound]
+    ceilings: tuple[Ceiling, ...]
+
+
+_ANALYSES: WeakKeyDictionary[Recording, _Analysis] = WeakKeyDictionary()  # `node_bounds` asks again
+
+
+def analyze(recording: Recording) -> Result:
+    table = _analysis(recording).table
+    return Result(table, findings(table))
+
+
+def node_bounds(recording: Recording) -> dict[tuple[int, int], Bound]:
+    """(graph_id, node_index) → what bounds it, for nodes that were measured; empty when there are no ceilings.
+
+    Cheap after `analyze` on the same recording.
+    """
+    if not recording.rows(CEILINGS.sql)[0][0]:
+        return {}
+    return _analysis(recording).nodes
+
+
+def _analysis(recording: Recording) -> _Analysis:
+    ceilings = recorded_ceilings(recording)
+    done = _ANALYSES.get(recording)
+    if done is None or done.ceilings != ceilings.items:
+        done = _ANALYSES[recording] = _analyse(recording, ceilings)
+    return done
+
+
+def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
+    lost = losses.analyze(recording).value
+    assert isinstance(lost, Losses)
+    barriers = verdict_waits.barriers(recording)
+    llc_bytes = _llc_bytes(recording)
+    graphs, left_out = measured_graphs(recording, ceilings, barriers, llc_bytes)
+    scheduler = SCHED.met(recording)
+    measured = recording.rows(read_sql("verdict_operators.sql"))
+    works = {graph.graph_id: graph.work for graph in graphs if graph.work is not None}
+    fixed = fixed_cost(
+        [
+            (float(p50), work.terms.floor_ns, calls)
+            for graph, node, calls, _, p50 in measured
+            if graph in works and (work := works[graph].nodes.get(node)) is not None
+            and work.terms is not None and work.terms.floor_ns is not None
+        ]
+    )  # fmt: skip
+    groups = add_up(graphs, measured, barriers, verdict_waits.away(recording))
+    covered = coverage(recording, "op", "thread")
+    of = {item.phase: item for item in covered}
+    known = Known(fixed, lost.share, lost.withheld)
+    judged = {
+        key: (group, judge_group(group, scheduler, known))
+        for key, group in groups.items()
+        if of[key[0]].measured_ns > 0
+    }
+    order = {item.phase: position for position, item in enumerate(covered)}
+    rows = [verdict(key, group, judgement, of[key[0]]) for key, (group, judgement) in judged.items()]
+    rows.sort(key=lambda row: (order[row.phase], -row.measured_ns, row.op, row.shape))
+    by_phase = {item.phase: [graph for graph in graphs if graph.phase == item.phase] for item in covered}
+    bounds = [] if lost.withheld else [phase_bound(item, by_phase[item.phase], rows, lost.share) for item in covered]
+    table = VerdictTable(
+        rows=tuple(rows),
+        phases=tuple(bound for bound in bounds if bound is not None),
+        ceilings=_used(ceilings, graphs),
+        coverage=covered,
+        fixed_ns=fixed,
+        llc_bytes=llc_bytes,
+        scheduler=scheduler,
+        withheld=lost.withheld,
+        notes=tuple(_notes(lost, scheduler, barriers, llc_bytes, left_out)),
+    )
+    nodes = {node: judgement.bound for group, judgement in judged.values() for node in group.nodes}
+    return _Analysis(table, nodes, ceilings.items)
+
+
+def _llc_bytes(recording: Recording) -> int | None:
+    text = recording.meta().get("llc_bytes", "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def _used(ceilings: Ceilings, graphs: Sequence[MeasuredGraph]) -> tuple[Ceiling, ...]:
+    """The figures for the numbers of threads that ran."""
+    kinds = list(dict.fromkeys((item.what, item.dtype) for item in ceilings.items))
+    threads = sorted({graph.work.roof.threads for graph in graphs if graph.work is not None})
+    found = (ceilings.get(what, count, dtype) for what, dtype in kinds for count in threads)
+    return tuple(dict.fromkeys(item for item in found if item is not None))
+
+
+def _notes(
+    lost: Losses, scheduler: bool, barriers: dict[Node, Barrier], llc_bytes: int | None, left_out: int
+) -> list[str]:
+    notes = []
+    if lost.withheld:
+        notes.append(f"withheld: {lost.share * 100:.1f} % of the events lost, the limit is {lost.limit * 100:.0f} %")
+    if not scheduler:
+        notes.append("no scheduler data: waits show only at barriers; record with --levels … ,sched")
+    if not barriers:
+        notes.append("no thread windows: waits at barriers are not known; record with --full --levels thread")
+    if llc_bytes is None:
+        notes.append(
+            "the size of the last-level cache was not recorded: whether it or DRAM serves the weights is open, "
+            f"unless they are read faster than DRAM allows (it needs {SPILLS:g} times the cache to be sure)"
+        )
+    if left_out:
+        notes.append(f"{left_out} graphs with the least time were not analysed")
+    return notes
+
+
+ANALYZER = Analyzer("verdicts", "What bounds each operator", (GRAPHS, OPERATORS, CEILINGS), analyze)

@@ -1,0 +1,250 @@
+"""What waits are worth saying: who or what keeps pool threads from running, and what a token pays. Part of waits.py."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowprof.profiler.analyzers.absence import Loss, total
+from flowprof.profiler.analyzers.contract import ratio
+from flowprof.profiler.findings import Confidence, Finding
+from flowprof.profiler.sections.coverage import Coverage
+from flowprof.profiler.sections.waits import WaitCause, WaitRow
+
+PREEMPTED_SHARE = 0.05  # of a phase's time: healthy servers lose 1 to 3 % to their own HTTP threads and the kernel's
+FAULT_SHARE = 0.02
+BLOCKED_SHARE = 0.05
+PREEMPTED_NS = 50_000_000  # a dozen of the scheduler's slices: in a phase of 100 ms one slice is 4 %, by chance
+CROWDED_SHARE, CROWDED_NS = 0.15, 100_000_000  # threads that are not bound to one processor: whoever runs beside them,
+# the recorder too, pushes them together for a few slices until the scheduler parts them again
+THROTTLED_NS = 1_000_000  # mean; an idle processor takes a woken thread within 0.1 ms
+STOPPED_NS = 1_000_000
+ENOUGH_GRAPHS = 20
+MOVE_IT = (
+    "Move it to other processors (taskset, cgroup cpusets) or lower its priority; or leave it a processor: "
+    "--threads one less."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another process of the host that used a good part of a processor."""
+
+    comm: str
+    pid: int
+    share: float  # of one processor
+    cpus: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What a loss costs: per token, and as a share of its phase's time."""
+
+    loss: Loss
+    cost_ns: float
+    share: float
+    confidence: Confidence
+
+    @property
+    def lost(self) -> str:
+        return f"{self.share * 100:.0f} % of {self.loss.phase} is lost"
+
+    def finding(
+        self, id: str, claim: str, evidence: tuple[str, ...], advice: str, confidence: Confidence | None = None
+    ) -> Finding:
+        return Finding(id=id, claim=claim, phase=self.loss.phase, cost_ns_per_token=self.cost_ns,
+                       confidence=confidence or self.confidence, evidence=evidence, advice=advice,
+                       severity="problem")  # fmt: skip
+
+
+def of_loss(
+    loss: Loss, weight: Coverage, neighbours: Sequence[Neighbour], faults: int, crowded: bool
+) -> Finding | None:
+    """What to say of one state's price in one phase, of which `weight` was recorded; None when it is not worth it.
+
+    faults: major page faults in the recording. crowded: a pool has more threads than processors.
+    """
+    if not weight.tokens or not weight.total_ns:
+        return None
+    share = loss.lost_ns / weight.total_ns
+    price = _Price(loss, loss.lost_ns / weight.tokens, share, "high" if weight.graphs >= ENOUGH_GRAPHS else "medium")
+    if loss.state == "stopped":
+        return _stopped(price)
+    if loss.state == "fault" and share >= FAULT_SHARE:
+        return _fault(price, faults)
+    if loss.state == "runnable" and share >= PREEMPTED_SHARE and loss.lost_ns >= PREEMPTED_NS:
+        return _no_processor(price, neighbours, crowded)
+    return None
+
+
+def _no_processor(price: _Price, neighbours: Sequence[Neighbour], crowded: bool) -> Finding | None:
+    """Threads could run and had no processor: because of a quota, of somebody else, or of each other."""
+    loss = price.loss
+    siblings, others = loss.siblings, loss.others
+    idle = [cause for cause in others if not cause.by_tid and cause.total_ns >= THROTTLED_NS * cause.times]
+    if 2 * total(idle) > total(loss.causes):
+        return _throttled(price, idle)
+    if not loss.by_itself:
+        return _preempted(price, others)
+    if crowded:
+        return None  # threads.oversubscribed says so
+    bound = siblings[0].cpus in _one_each(siblings)
+    if neighbours and not bound:
+        return _crowded(price, _in_the_way(neighbours, others), siblings[0])
+    if bound or (price.share >= CROWDED_SHARE and loss.lost_ns >= CROWDED_NS):
+        return _shared(price, siblings[0], bound)
+    return None
+
+
+def _throttled(price: _Price, idle: list[WaitCause]) -> Finding:
+    times, longest = sum(cause.times for cause in idle), max(cause.longest_ns for cause in idle)
+    return price.finding(
+        "waits.throttled",
+        f"The engine's threads are kept off idle processors, as if a quota were used up: {price.lost}",
+        (
+            f"{times} times a thread that could run did not, on a processor with nothing else to do: "
+            f"{total(idle) / 1e6:.1f} ms in all, {longest / 1e6:.1f} ms at most",
+        ),
+        "Look at nr_throttled in the cpu.stat of the process's cgroup: raise cpu.max (docker --cpus, Kubernetes "
+        "limits), or start the server with no more --threads than the quota has processors.",
+    )
+
+
+def _preempted(price: _Price, others: list[WaitCause]) -> Finding:
+    by_name, victims = Counter[str](), Counter[int]()
+    for cause in others:
+        by_name[_who(cause)] += cause.total_ns
+        victims[cause.ith] += cause.total_ns
+    ranked = by_name.most_common(4)
+    whole = total(price.loss.causes)
+    ((worst, waited_ns),) = victims.most_common(1)
+    return price.finding(
+        "waits.preempted",
+        f"{ranked[0][0]} takes the processor from the engine's threads: {price.lost}",
+        (
+            "on the engine's processors in its place: "
+            + ", ".join(f"{name} {ns / whole * 100:.0f} %" for name, ns in ranked),
+            f"thread {worst} waited longest for a processor: {waited_ns / 1e6:.1f} ms in all, "
+            f"{max(c.longest_ns for c in others) / 1e6:.1f} ms at most at a time",
+            "the price counts, per graph, the thread that was away longest: the others wait for it at the next barrier",
+        ),
+        MOVE_IT,
+    )
+
+
+def _crowded(price: _Price, neighbour: Neighbour, top: WaitCause) -> Finding:
+    """The threads have processors enough, but somebody sits on one of them, and they crowd on the others."""
+    who = f"{neighbour.comm} ({neighbour.pid})" if neighbour.pid else "A crowd of short-lived programs"
+    where = f" (may use {neighbour.cpus})" if neighbour.cpus else ""
+    return price.finding(
+        "waits.preempted",
+        f"{who} takes a processor from the engine's threads, which share the rest: {price.lost}",
+        (
+            f"{who} used {neighbour.share * 100:.0f} % of one processor{where}",
+            f"thread {top.ith} of the pool (processors {top.cpus or '?'}) waited {top.total_ns / 1e6:.1f} ms while "
+            f"thread {top.by_tid} of the server ran, {top.longest_ns / 1e6:.1f} ms at most at a time",
+        ),
+        MOVE_IT,
+        confidence="medium",
+    )
+
+
+def _in_the_way(neighbours: Sequence[Neighbour], others: Sequence[WaitCause]) -> Neighbour:
+    """The neighbour that most often took the threads' place itself; else the busiest one."""
+    direct = Counter[int]()
+    for cause in others:
+        direct[cause.by_tid] += cause.total_ns
+    return max(neighbours, key=lambda one: (direct[one.pid] if one.pid else 0, one.share))
+
+
+def _one_each(siblings: Sequence[WaitCause]) -> set[str]:
+    """The affinities that hold a single processor: threads that share it were bound to it. (Those of the end: two that
+    are bound to different ones were so only after they shared one.)"""
+    single = {cause.cpus for cause in siblings if cause.cpus and not set(cause.cpus) & set("-,")}
+    return single - {c.cpus for c in siblings if c.by_cpus and not set(c.by_cpus) & set("-,") and c.by_cpus != c.cpus}
+
+
+def _shared(price: _Price, top: WaitCause, bound: bool) -> Finding:
+    """bound: to one processor, both."""
+    other = f"thread {top.by_ith}" if top.by_ith is not None else f"thread {top.by_comm} ({top.by_tid})"
+    place = f"processor {top.cpus}" if bound else "one processor"
+    return price.finding(
+        "waits.shared_processor",
+        f"Threads of the server take turns on {place}: thread {top.ith} of the pool waits for {other}, {price.lost}",
+        (
+            f"thread {top.ith} waited {top.total_ns / 1e6:.1f} ms for a processor on which {other} ran, "
+            f"in {top.times} times, {top.longest_ns / 1e6:.1f} ms at most",
+            f"both may use processors {top.cpus or '?'} only" if top.cpus == top.by_cpus
+            else f"thread {top.ith} may use processors {top.cpus or '?'}, {other} {top.by_cpus or '?'}",
+        ),
+        "Give every thread a processor: check taskset, --cpu-mask, cgroup cpusets and quotas; or use fewer "
+        "threads (--threads).",
+    )  # fmt: skip
+
+
+def _fault(price: _Price, faults: int) -> Finding:
+    causes = price.loss.causes
+    return price.finding(
+        "waits.fault",
+        f"The model is read from disk while it runs: {price.share * 100:.0f} % of {price.loss.phase} waits for its "
+        "pages",
+        (
+            f"{sum(c.times for c in causes)} waits of pool threads, {total(causes) / 1e6:.1f} ms in all, "
+            f"{max(c.longest_ns for c in causes) / 1e6:.1f} ms at most",
+            f"{faults} major page faults in the recording",
+        ),
+        "Keep the model in memory: more memory or a smaller model, --mlock, --no-mmap; a warm-up request after "
+        "the start reads it once.",
+    )
+
+
+def _stopped(price: _Price) -> Finding | None:
+    loss = price.loss
+    longest = max(loss.causes, key=lambda cause: cause.longest_ns)
+    if longest.longest_ns < STOPPED_NS:
+        return None
+    return price.finding(
+        "waits.stopped",
+        f"The process was stopped for {longest.longest_ns / 1e6:.0f} ms, "
+        f"{loss.longest_at_ns / 1e9:.3f} s after the recording began",
+        (
+            f"threads in the stopped state during {loss.phase} graphs: {loss.lost_ns / 1e6:.1f} ms lost in all, "
+            f"{max(cause.times for cause in loss.causes)} times",
+            f"continued by {_who(longest)}",
+        ),
+        "Look for whoever sends SIGSTOP and SIGCONT: a debugger, a snapshot tool, a job scheduler.",
+    )
+
+
+def blocked(rows: Sequence[WaitRow], asleep: dict[tuple[str, int], int], of: dict[str, Coverage]) -> list[Finding]:
+    """The worst thread of each phase. asleep: (phase, tid) → ns blocked, but not stopped."""
+    found = []
+    for phase in dict.fromkeys(row.phase for row in rows):
+        worst = max((row for row in rows if row.phase == phase), key=lambda row: asleep[phase, row.tid])
+        ns = asleep[phase, worst.tid]
+        share = ratio(ns, worst.wall_ns) or 0.0
+        tokens = of[phase].tokens_measured
+        if share < BLOCKED_SHARE or not tokens:
+            continue
+        found.append(
+            Finding(
+                id="waits.blocked",
+                claim=f"Thread {worst.ith} sleeps outside of barriers for {share * 100:.0f} % of {phase}",
+                phase=phase,
+                cost_ns_per_token=ns / tokens,
+                confidence="medium",
+                evidence=(f"{ns / 1e6:.1f} of {worst.wall_ns / 1e6:.1f} ms in {of[phase].graphs_measured} graphs",),
+                advice="A lock or I/O inside the engine: a stack of that thread while it sleeps shows which "
+                "(cat /proc/PID/task/TID/stack, perf trace).",
+                severity="problem",
+            )
+        )
+    return found
+
+
+def _who(cause: WaitCause) -> str:
+    if not cause.by_tid:
+        return "nobody" if cause.state == "runnable" else "an interrupt"
+    name = f"{cause.by_comm or 'a thread that is gone'} ({cause.by_tid})"
+    return f"the server's own thread {name}" if cause.by_own_process else name

@@ -1,0 +1,67 @@
+"""What pool threads waited for: a processor, the disk, each other, or somebody's signal.
+
+In graph executions at thread level every thread's time is split into its own work, the wait at barriers (spinning or
+asleep), runnable (it wanted a processor and another thread had it), blocked (asleep or stopped elsewhere) and fault
+(reading a page of the mapped model from disk); the parts add up to the thread's wall time. Who was in the way is known
+for the whole recording, as the scheduler is watched all the time. While one thread is away the others wait for it at
+the next barrier, so a graph loses the time of the thread that was away longest: that is the price of the findings.
+What flowprof itself took is left out here: that is in the overhead.
+
+Who wakes a thread may have waited itself. `roots` pass waits on to what their waker, or the last thread at a barrier,
+waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up to the waits.
+
+* `waits.preempted`: other programs took processors from the pool for 5 % of a phase or more. Move them away (taskset,
+  cgroups, nice), or give the engine fewer threads than there are processors.
+* `waits.throttled`: threads could run and did not, while their processor idled: a cgroup's quota (docker --cpus).
+  Raise it (cpu.max, Kubernetes limits), or start no more --threads than it has processors.
+* `waits.shared_processor`: threads of the server took turns on one processor. Their affinity lets them use fewer
+  processors than there are threads: --threads, taskset, docker --cpuset-cpus. When the pool has more threads than the
+  process has processors, that is `threads.oversubscribed`.
+* `waits.fault`: the model was read from disk while it ran, 2 % of a phase or more. Memory is short, or the file was not
+  in the page cache: --mlock, more memory, or a warm-up request.
+  Waits for pages that another thread is reading count as well: uninterruptible waits in graphs with major faults.
+* `waits.blocked`: threads slept on locks or I/O within operators, 5 % or more of their time. The stack of such a thread
+  (/proc/PID/task/TID/stack, perf trace) shows on what.
+* `waits.stopped`: the process was stopped (SIGSTOP, a debugger). Says when, for how long, and who continued it: look
+  there.
+"""
+
+from __future__ import annotations
+
+from flowprof.profiler.analyzers import wait_findings
+from flowprof.profiler.analyzers.absence import crowded_pools, losses, splits
+from flowprof.profiler.analyzers.contract import GRAPHS, SCHED, Analyzer, Result, coverage
+from flowprof.profiler.analyzers.wait_findings import Neighbour
+from flowprof.profiler.analyzers.wait_roots import wait_roots
+from flowprof.profiler.sections.waits import WaitTable
+from flowprof.profiler.store import Recording
+
+MAX_CAUSES = 100
+NEIGHBOUR_SHARE = 0.25  # of one processor: who uses that much can push the engine's threads together
+NEIGHBOURS_SQL = """
+SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window) AS share, coalesce(cpus, '')
+FROM neighbour WHERE share >= $least ORDER BY share DESC
+"""
+
+
+def analyze(recording: Recording) -> Result:
+    deep, whole = coverage(recording, "thread"), coverage(recording, "token", "op", "thread")
+    rows = [row for row, _ in splits(recording)]
+    asleep = {(row.phase, row.tid): row.blocked_ns - stopped for row, stopped in splits(recording)}
+    lost = losses(recording)
+    crowded = bool(crowded_pools(recording))
+    neighbours = [Neighbour(*row) for row in recording.rows(NEIGHBOURS_SQL, {"least": NEIGHBOUR_SHARE})]
+    faults = int(recording.rows("SELECT count(*) FROM page_fault")[0][0])
+    of = {item.phase: item for item in whole}
+    found = [
+        wait_findings.of_loss(loss, of[loss.phase], neighbours, faults, crowded) for loss in lost if loss.phase in of
+    ]
+    if not crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
+        found += wait_findings.blocked(rows, asleep, {item.phase: item for item in deep})
+    causes = sorted((cause for loss in lost for cause in loss.causes), key=lambda cause: -cause.total_ns)
+    roots, roots_ns = wait_roots(recording)
+    table = WaitTable(tuple(rows), tuple(causes[:MAX_CAUSES]), roots[:MAX_CAUSES], roots_ns, faults, deep)
+    return Result(table, tuple(finding for finding in found if finding is not None))
+
+
+ANALYZER = Analyzer("waits", "Waits", (GRAPHS, SCHED), analyze)

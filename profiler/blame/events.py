@@ -1,0 +1,203 @@
+"""The events of resources as arrays, in order of time, with dense numbers for places, threads and tasks.
+
+A *place* is one instance of a resource. Processes of one family (one started by another that was recorded, or siblings
+of one program) share the places of a resource that is `shared`, siblings where the instance is not 0: equal addresses
+in the memory that they share. An *actor* is who waits or holds: the task where the event names one (a request, a
+transaction), else the thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from flowprof.profiler.store import Recording, read_sql
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Small = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+
+WAIT, ACQUIRE, USE, RELEASE, GIVE_UP = range(5)
+MAX_EVENTS = 40_000_000  # beyond them the first are analysed: some 200 bytes of memory each
+_LAST_NS = 4 * 10**18
+_SPAN_SQL = """
+SELECT (SELECT min(start_ns) FROM probe_window), (SELECT max(end_ns) FROM probe_window),
+       min(at_ns), max(at_ns), count(*) FROM resource_event WHERE at_ns BETWEEN 0 AND $last
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """As its manifest calls it. events: the kinds that could be seen; empty: not known."""
+
+    resource_id: int
+    manifest: str
+    name: str
+    kind: str
+    capacity: int | None
+    about: str
+    events: frozenset[str]
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One instance of a resource. resource: position in `Events.resources`."""
+
+    resource: int
+    pid: int
+    instance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A thread, or a task (then tid is 0: threads differ)."""
+
+    pid: int
+    tid: int
+    task: int | None
+    comm: str
+
+    @property
+    def name(self) -> str:
+        if self.task is not None:
+            return f"task {self.task}"
+        return f"{self.comm} ({self.tid})" if self.comm else f"thread {self.tid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """One row per event; positions in `places`, `actors`; stack -1: none; holder: a thread's id, 0: not told."""
+
+    at_ns: Ints
+    kind: NDArray[np.int8]
+    place: Small
+    actor: Small
+    thread: Small  # the actor that is the thread itself
+    has_unit: Bools
+    unit: Ints
+    units: Ints
+    stack: Small
+    holder: Small
+    resources: tuple[Resource, ...]
+    places: tuple[Place, ...]
+    actors: tuple[Actor, ...]
+    begin_ns: int  # of what was observed
+    end_ns: int
+    cut: int  # events beyond MAX_EVENTS, left out
+
+    @property
+    def span_ns(self) -> int:
+        return max(self.end_ns - self.begin_ns, 1)
+
+    @property
+    def resource(self) -> Small:
+        """Of every place its resource, as an array."""
+        return np.array([place.resource for place in self.places], np.int32)
+
+
+def read(recording: Recording) -> Events:
+    """All events of all resources."""
+    known = _resources(recording)
+    first, last, begin, end, count = recording.rows(_SPAN_SQL, {"last": _LAST_NS})[0]
+    stopped = recording.meta().get("stopped_ns", "")
+    ends = [int(one) for one in (last, end, stopped if stopped.isdecimal() else None) if one is not None]
+    begins = [int(one) for one in (first, begin) if one is not None]
+    until = _LAST_NS
+    if count > MAX_EVENTS:
+        rows = recording.rows(f"SELECT at_ns FROM resource_event ORDER BY at_ns LIMIT 1 OFFSET {MAX_EVENTS}")
+        until = int(rows[0][0])
+        ends = [until]
+    columns = recording.columns(read_sql("resource_events.sql"), {"last": until})
+    columns = {name: np.ma.getdata(column) for name, column in columns.items()}
+    if len(columns["at_ns"]) > 1 and (np.diff(columns["at_ns"]) <= 0).any():
+        order = _in_time(columns["at_ns"], columns["kind"])
+        for name in columns:
+            columns[name] = columns[name][order]
+    places, actors, numbers = _who(recording, known)
+    place, of_actor, of_thread = (column[columns["number"]] for column in numbers)
+    foreign = np.array([place.resource < 0 for place in places], bool)
+    if foreign.any():  # of resources that no row describes
+        kept = ~foreign[place]
+        columns = {name: column[kept] for name, column in columns.items()}
+        place, of_actor, of_thread = place[kept], of_actor[kept], of_thread[kept]
+    return Events(
+        at_ns=columns["at_ns"], kind=columns["kind"], place=place, actor=of_actor, thread=of_thread,
+        has_unit=columns["has_unit"], unit=columns["unit"], units=columns["units"], stack=columns["stack"],
+        holder=columns["holder"], resources=known, places=places, actors=actors,
+        begin_ns=min(begins, default=0), end_ns=max(ends, default=0), cut=max(0, int(count) - MAX_EVENTS),
+    )  # fmt: skip
+
+
+def _in_time(at_ns: Ints, kind: NDArray[np.int8]) -> Ints:
+    """The order of events: by time, those of one moment from wait to give-up."""
+    since = at_ns - at_ns.min()
+    if since.max() < 1 << 59:
+        return np.argsort(since * 8 + kind, kind="stable")
+    return np.lexsort((kind, at_ns))
+
+
+def _resources(recording: Recording) -> tuple[Resource, ...]:
+    rows = recording.rows(
+        "SELECT resource_id, coalesce(manifest, ''), coalesce(name, ''), coalesce(kind, ''), capacity, "
+        "coalesce(about, ''), coalesce(events, ''), coalesce(shared, true) FROM resource ORDER BY resource_id"
+    )
+    return tuple(
+        Resource(number, manifest, name or f"resource {number}", kind, capacity if capacity and capacity > 0 else None,
+                 about, frozenset(filter(None, events.split(","))), shared)
+        for number, manifest, name, kind, capacity, about, events, shared in rows
+    )  # fmt: skip
+
+
+def _families(recording: Recording) -> dict[int, tuple[int, bool]]:
+    """pid → (its family's process, whether it was recorded as an ancestor)."""
+    rows = recording.rows("SELECT pid, ppid, coalesce(exe, '') FROM process WHERE pid IS NOT NULL")
+    parents = {pid: ppid for pid, ppid, _ in rows}
+    siblings: dict[tuple[int | None, str], int] = {}
+    found = {}
+    for pid, ppid, exe in rows:
+        root, seen = pid, {pid}
+        while parents.get(root) in parents and parents[root] not in seen:
+            root = parents[root]
+            seen.add(root)
+        if root == pid and ppid and ppid > 1 and exe:
+            root = siblings.setdefault((ppid, exe), pid)
+            found[pid] = (root, False)
+        else:
+            found[pid] = (root, True)
+    return found
+
+
+def _who(
+    recording: Recording, known: tuple[Resource, ...]
+) -> tuple[tuple[Place, ...], tuple[Actor, ...], tuple[Small, Small, Small]]:
+    """All places and actors; and of every number in resource_events.sql its place, its actor and its thread."""
+    family = _families(recording)
+    position = {resource.resource_id: number for number, resource in enumerate(known)}
+    named = recording.rows("SELECT pid, tid, any_value(comm) FROM thread GROUP BY pid, tid")
+    comms = {(pid, tid): comm or "" for pid, tid, comm in named}
+    places: dict[Place, int] = {}
+    actors: dict[Actor, int] = {}
+    numbers = []
+    for resource_id, pid, instance, tid, task in recording.rows(read_sql("resource_actors.sql")):
+        resource = position.get(resource_id, -1)
+        root, sure = family.get(pid, (pid, True)) if resource < 0 or known[resource].shared else (pid, True)
+        place = Place(resource, root if sure or instance else pid, instance)
+        thread = _number(actors, Actor(pid, tid, None, comms.get((pid, tid), "")))
+        actor = thread if task is None else _number(actors, Actor(root, 0, task, ""))
+        numbers.append((places.setdefault(place, len(places)), actor, thread))
+    seen = {actor.tid for actor in actors}
+    holders = (
+        "SELECT any_value(pid), holder FROM resource_event WHERE holder IN (SELECT tid FROM thread) GROUP BY holder"
+    )
+    for pid, tid in recording.rows(holders):
+        if tid not in seen:  # it made no event itself
+            of = next((key for key in comms if key[1] == tid), (pid or 0, tid))
+            _number(actors, Actor(of[0], tid, None, comms.get(of, "")))
+    table = np.array(numbers, np.int32).reshape(-1, 3)
+    return tuple(places), tuple(actors), (table[:, 0], table[:, 1], table[:, 2])
+
+
+def _number(found: dict[Actor, int], actor: Actor) -> int:
+    return found.setdefault(actor, len(found))

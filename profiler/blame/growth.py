@@ -1,0 +1,118 @@
+"""What is not given back: unbounded growth (nearly everything is kept) and leaks (a few units never come back).
+
+Growth passes a plateau test: from the last moment at which hardly anything was held to the peak, the last quarter
+grows at least about as much as the first. A cache that warms up slows down, and is left alone, however late it does so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from flowprof.profiler.blame.events import ACQUIRE, Ints
+from flowprof.profiler.blame.metrics import gap
+from flowprof.profiler.blame.pairing import LOSSY, OPEN
+from flowprof.profiler.blame.pinner import pinner
+from flowprof.profiler.blame.study import Study
+
+_LIVES = 3  # a unit that is reused so often on the average shows which releases were only lost
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A rise of what is held. kept: share of the holds begun in it that last until the peak."""
+
+    resource: int
+    begin_ns: int
+    peak_ns: int
+    units: int
+    kept: float
+    holder: int | None  # actor
+    holder_why: str
+    event: int  # where the holder acquired it, or shows that it has it; -1: not known
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Holds that never end, of one stack of calls (-1: none was taken). rows: of study.held."""
+
+    resource: int
+    stack: int
+    rows: Ints
+    acquires: int
+    usual_ns: float  # 99th percentile of the time after which the others came back
+
+
+def growth(study: Study, resource: int, anytime: bool = False) -> Growth | None:
+    """The rise to the most that was held, where it passes the test. anytime: also when it was over before the end."""
+    limit = study.thresholds.of
+    if study.events.resources[resource].capacity is not None:
+        return None  # it cannot
+    at, units = gap(study, resource)
+    if len(at) < 10:
+        return None
+    peak = int(np.argmax(units))
+    events = study.events
+    if not anytime and at[peak] < events.begin_ns + limit("unbounded_growth", "late") * events.span_ns:
+        return None
+    before = units[: peak + 1]
+    low = int(before.min())
+    rise = int(units[peak]) - low
+    onset = int(np.flatnonzero(before <= low + 0.05 * rise)[-1])
+    steps = np.diff(units[onset : peak + 1], prepend=units[onset])
+    walk = float(np.sqrt(np.square(steps.astype(np.float64)).sum()))
+    enough = max(limit("unbounded_growth", "units"), limit("unbounded_growth", "noise") * walk)
+    if rise < enough or at[peak] <= at[onset]:
+        return None
+    corners = np.linspace(at[onset], at[peak], 5)
+    levels = units[np.maximum(np.searchsorted(at, corners, side="right") - 1, onset)]
+    quarters = np.diff(levels)
+    spare = walk / 2  # of the walk in a quarter
+    steady = quarters[-1] + spare >= limit("unbounded_growth", "steadiness") * quarters[0]
+    if not steady or (quarters <= 0).any():
+        return None
+    held = study.held
+    own = np.flatnonzero((events.resource[held.place] == resource) & (held.start_ns < at[peak]))
+    own = own[held.start_ns[own] >= at[onset] - 1]
+    kept = float((held.end_ns[own] >= at[peak]).mean()) if len(own) else 0.0
+    if kept < limit("unbounded_growth", "kept_share"):
+        return None
+    holder, why, event = pinner(study, resource, int(at[onset]), int(at[peak]))
+    return Growth(resource, int(at[onset]), int(at[peak]), rise, kept, holder, why, event)
+
+
+def leaks(study: Study, resource: int) -> Leak | None:
+    """The calls whose acquires are never released though most are; the worst stack of calls."""
+    limit = study.thresholds.of
+    events, held = study.events, study.held
+    own = np.flatnonzero(events.resource[held.place] == resource)
+    open_ = own[held.how[own] == OPEN]
+    ended = own[held.how[own] != OPEN]
+    if len(open_) < limit("leak", "count") or len(ended) < len(open_):
+        return None
+    if held.broken[resource] > LOSSY and len(own) < _LIVES * len(np.unique(held.key[own])):
+        return None  # releases are lost, and no unit comes back to show which
+    usual = float(np.quantile(held.end_ns[ended] - held.start_ns[ended], 0.99))
+    old = open_[held.end_ns[open_] - held.start_ns[open_] >= limit("leak", "age_factor") * usual]
+    if not len(old):
+        return None
+    stacks = events.stack[held.acquire]
+    worst = None
+    for stack in np.unique(stacks[old]).tolist():
+        rows = old[stacks[old] == stack]
+        acquires = int((events.kind[held.acquire[own[stacks[own] == stack]]] == ACQUIRE).sum())
+        spread = float(held.start_ns[rows].max() - held.start_ns[rows].min()) / events.span_ns
+        if (
+            len(rows) >= max(limit("leak", "count"), limit("leak", "share") * acquires)
+            and spread >= limit("leak", "spread")
+            and (worst is None or len(rows) > len(worst.rows))
+        ):
+            worst = Leak(resource, stack, rows, acquires, usual)
+    return worst
+
+
+def held_by(study: Study, leak: Leak) -> tuple[int, float]:
+    """The actor with most of a leak's holds, and its share of them."""
+    counts = np.bincount(study.held.actor[leak.rows])
+    actor = int(np.argmax(counts))
+    return actor, float(counts[actor] / len(leak.rows))

@@ -1,0 +1,89 @@
+"""What a verdict is, and how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from flowprof.profiler.blame.chain import Step
+from flowprof.profiler.blame.events import ACQUIRE, USE
+from flowprof.profiler.blame.study import Study, View
+from flowprof.profiler.blame.waits import OPEN
+from flowprof.profiler.findings import Confidence
+
+
+@dataclass(frozen=True, slots=True)
+class Suffering:
+    """One actor's waiting that counts."""
+
+    actor: int
+    waiting_ns: float
+    waits: int
+    longest_ns: float
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """place -1: the resource as a whole. holders: so many take turns, 1: one. event: its acquire, -1: not known."""
+
+    pathology: str
+    place: int
+    resource: int
+    holder: int | None
+    share: float  # of what is blamed, that is this holder's
+    holders: int
+    event: int
+    waiting_ns: float
+    utilisation: float | None
+    victims: tuple[Suffering, ...]
+    steps: tuple[Step, ...]
+    confidence: Confidence
+    evidence: tuple[str, ...]
+    at_ns: int  # the moment at which it shows best
+    score: float = 0.0
+    root_of: tuple[int, ...] = field(default=())  # resources whose chains end here
+    deadlock: tuple[Step, ...] = ()  # the steps of a circle that nobody left
+
+
+def sufferers(view: View, holder: int | None) -> tuple[Suffering, ...]:
+    """Who waited at a place, the most first; not who is blamed."""
+    ns, actors = view.blame.by_wait, view.waits.actor
+    sums = np.bincount(actors, ns) if len(actors) else np.empty(0)
+    found = []
+    for actor in np.argsort(-sums, kind="stable"):
+        if sums[actor] <= 0:
+            break
+        if actor == holder:
+            continue
+        mine = actors == actor
+        found.append(
+            Suffering(int(actor), float(sums[actor]), int((ns[mine] > 0).sum()), float(ns[mine].max()),
+                      bool((view.waits.how[mine] == OPEN).any()))
+        )  # fmt: skip
+    return tuple(found)
+
+
+def utilisation(study: Study, resource: int, actor: int | None, others: bool = False) -> float | None:
+    """#USE / #ACQUIRE, of one actor, of all others, or of all; None where uses cannot be seen."""
+    events = study.events
+    of = events.resource[events.place] == resource
+    uses = of & (events.kind == USE)
+    declared = events.resources[resource].events
+    if ("use" not in declared) if declared else not uses.any():
+        return None
+    mine = of if actor is None else of & ((events.actor == actor) != others)
+    acquires = int((mine & (events.kind == ACQUIRE)).sum())
+    return float((uses & mine).sum() / acquires) if acquires else None
+
+
+def trusted(study: Study, resource: int) -> bool:
+    return bool(study.held.broken[resource] <= study.thresholds.of("trust", "broken_share"))
+
+
+def confidence_of(study: Study, resource: int, seen: float) -> Confidence:
+    """seen: share of the waiting for which a holder is known."""
+    broken = study.held.broken[resource]
+    if broken <= study.thresholds.of("trust", "high_broken") and seen >= 0.9:
+        return "high"
+    return "medium" if broken <= study.thresholds.of("trust", "medium_broken") and seen >= 0.5 else "low"

@@ -1,0 +1,67 @@
+"""Another build of the engine.
+
+Fires when the build ids of the engine's binaries differ and a phase changed. What no rule before it explains of the
+operators' own work and of what only one build runs is the build's as far as anybody can tell; the evidence says which
+blocks changed by how much. Confidence is medium: a build may differ in nothing that matters here.
+
+What to do: `git log` between the two versions for the blocks named; the same compiler options (-march, GGML_NATIVE).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from flowprof.profiler.diff.causes.change import HOST, changes
+from flowprof.profiler.diff.causes.claim import Claim
+from flowprof.profiler.diff.causes.setup import agreed, builds
+from flowprof.profiler.diff.compared import Compared
+from flowprof.profiler.diff.result import Cause
+from flowprof.profiler.findings import in_ms
+
+SHOWN = 12  # characters of a build id
+
+
+def causes(compared: Compared) -> Sequence[Claim]:
+    a, b = agreed(compared.pair.a, builds), agreed(compared.pair.b, builds)
+    if not a or not b:
+        return []
+    before, after = sorted(set(a) - set(b)), sorted(set(b) - set(a))
+    common = {engine for engine, *_ in before} & {engine for engine, *_ in after}
+    if not common:
+        return []
+    told = [f"{engine}: {_named(before, engine)} → {_named(after, engine)}" for engine in sorted(common)]
+    found = []
+    for change in changes(compared):
+        explains = change.of(parts=("work", "barrier"))
+        blocks: dict[str, float] = defaultdict(float)
+        for (place, _), ns in explains.items():
+            row = change.rows[place]
+            blocks[row.block if row.kind not in HOST else "between operators"] += ns
+        named = sorted(blocks.items(), key=lambda one: -abs(one[1]))
+        each = ", ".join(f"{block} {'+' if ns > 0 else '-'}{in_ms(abs(ns))}" for block, ns in named[:5])
+        found.append(
+            Claim(
+                Cause(
+                    claim=f"Another build of {', '.join(sorted(common))}; {named[0][0]} changed most"
+                    if named else f"Another build of {', '.join(sorted(common))}",
+                    kind="engine build",
+                    share=None,
+                    confidence="medium",
+                    evidence=(*told, f"by block: {each} per {change.per}"),
+                    next="Look in the engine's log between the two versions for these blocks, and at both builds' "
+                    "compiler options (-march, GGML_NATIVE).",
+                    phase=change.phase,
+                ),
+                explains,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _named(modules: Sequence[tuple[str, str, str]], engine: str) -> str:
+    return ", ".join(
+        f"{version} ({build[:SHOWN]})" if version else build[:SHOWN]
+        for name, version, build in modules
+        if name == engine
+    )

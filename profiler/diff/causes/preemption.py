@@ -1,0 +1,116 @@
+"""Somebody takes processors from the engine's threads: they could run, and did not.
+
+Fires when the time without a processor (the scheduler's, laid over the operators) grew in a phase that changed, by 2 %
+of the phase or more. Who ran instead comes from the scheduler, too: per phase and program, ns per token of both sides;
+the one who grew most is named. Where mostly the engine's own threads stood in each other's way while another program
+used a good part of a processor (`neighbour`) that it did not use before, that program is named: it sits on one
+processor, and the threads crowd on the rest. Explained is what grew of the rows' time without a processor, and of the
+imbalance at barriers, where the other threads wait for the one that is away.
+
+What to do: move that program to other processors (taskset, cpusets), lower its priority, or leave it a processor
+(--threads one less).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowprof.profiler.analyzers.absence import losses
+from flowprof.profiler.diff.causes.change import Change, changes, grown, total
+from flowprof.profiler.diff.causes.claim import Claim
+from flowprof.profiler.diff.causes.neighbours import more_used
+from flowprof.profiler.diff.compared import Compared
+from flowprof.profiler.diff.result import Cause
+from flowprof.profiler.diff.side import Side
+from flowprof.profiler.findings import Confidence, in_ms
+
+MIN_SHARE = 0.02  # of the phase: healthy servers lose about as much to their own HTTP threads and to the kernel's
+OWN, OTHERS = "the engine's own threads", "another program"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Processor time that somebody took from pool threads in graphs of a phase; ns per token."""
+
+    who: str
+    a_ns: float
+    b_ns: float
+
+    @property
+    def grew(self) -> float:
+        return self.b_ns - self.a_ns
+
+
+def causes(compared: Compared) -> Sequence[Claim]:
+    found = []
+    for change in changes(compared):
+        runnable = change.of(parts=("runnable",))
+        if abs(total(runnable)) < MIN_SHARE * max(change.shift.a_ns_per_token, 1.0):
+            continue
+        sign = 1.0 if total(runnable) > 0 else -1.0
+        taken = sorted(_taken(compared, change), key=lambda one: -sign * one.grew)
+        if taken and sign * sum(one.grew for one in taken) <= 0:
+            continue  # in the measured graphs, but not in all
+        explains = {**grown(runnable, sign), **grown(change.of(parts=("barrier",)), sign)}
+        found.append(Claim(_cause(compared, change, taken, sign), explains))
+    return found
+
+
+def _cause(compared: Compared, change: Change, taken: Sequence[Taken], sign: float) -> Cause:
+    """taken: whoever's time changed most first."""
+    a_ns, b_ns = (sum(side) for side in ([one.a_ns for one in taken], [one.b_ns for one in taken]))
+    evidence = [
+        f"pool threads without a processor in {change.phase} graphs: {in_ms(a_ns)} → {in_ms(b_ns)} per {change.per}"
+    ]
+    evidence += [f"{one.who} ran instead: {in_ms(one.a_ns)} → {in_ms(one.b_ns)} per {change.per}" for one in taken[:3]]
+    who = taken[0].who if taken else ""
+    confidence: Confidence = "high" if who else "low"
+    neighbours = more_used(compared.pair, sign)
+    if neighbours and (not who or who == OWN):
+        direct = {one.who: sign * one.grew for one in taken}
+        who = max(neighbours, key=lambda one: (direct.get(one.comm, 0.0), sign * (one.b - one.a))).name
+        confidence = "medium"
+    evidence += [one.told for one in neighbours[:2]]
+    if sign > 0:
+        verb = "stand in each other's way on the processors" if who == OWN else "takes the engine's processors"
+        claim = f"{who or OTHERS} {verb}"
+    else:
+        claim = (
+            "The engine's own threads stand less in each other's way on the processors" if who == OWN
+            else f"{who or OTHERS} takes less of the engine's processors"
+        )  # fmt: skip
+    return Cause(
+        claim=claim,
+        kind="preemption",
+        share=None,
+        confidence=confidence,
+        evidence=tuple(evidence),
+        next="Move it to other processors (taskset, cgroup cpusets), lower its priority, or leave it a processor: "
+        "--threads one less.",
+        phase=change.phase,
+    )
+
+
+def _taken(compared: Compared, change: Change) -> list[Taken]:
+    a, b = _by_whom(compared.pair.a, change.phase), _by_whom(compared.pair.b, change.phase)
+    tokens = max(change.shift.a_tokens, 1), max(change.shift.b_tokens, 1)
+    return [Taken(who, a.get(who, 0) / tokens[0], b.get(who, 0) / tokens[1]) for who in {**a, **b}]
+
+
+def _by_whom(side: Side, phase: str) -> dict[str, int]:
+    """ns that pool threads could have run in graphs of the phase; programs by their name, for ids are of one run."""
+    found: dict[str, int] = defaultdict(int)
+    for recording in side.recordings:
+        for loss in losses(recording):
+            if loss.phase == phase and loss.state == "runnable":
+                for cause in loss.causes:
+                    found[_who(cause.by_own_process, cause.by_tid, cause.by_comm)] += cause.total_ns
+    return found
+
+
+def _who(own: bool, tid: int, comm: str) -> str:
+    if own:
+        return OWN
+    return (comm or "a thread that is gone") if tid else "nobody (a quota, as it seems)"

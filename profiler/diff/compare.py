@@ -1,0 +1,206 @@
+"""From two sides to what is said about them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flowprof.profiler.diff import gaps, ranking, resources, sources, threads, variables
+from flowprof.profiler.diff.changepoint import STEPS_FOR_CHANGE, change_point
+from flowprof.profiler.diff.comparability import comparability
+from flowprof.profiler.diff.compared import Compared
+from flowprof.profiler.diff.phases import Recordings, at_equal_context, phase_shifts
+from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
+from flowprof.profiler.diff.rows import rows
+from flowprof.profiler.diff.side import Pair, Side, began, open_parts
+from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.store import Recording
+
+ENOUGH_RUNS = 3  # normal recordings: with fewer it is said what they cannot tell
+
+
+def compare(pair: Pair) -> Diff:
+    """The whole diff. Never raises for what recordings hold or lack: it is said in the notes."""
+    a = tuple(sources.read(recording) for recording in pair.a.recordings)
+    b = tuple(sources.read(recording) for recording in pair.b.recordings)
+    a, b, gap_notes = gaps.alike(a, b)
+    comparable = comparability(pair, a, b)
+    phases = _subject_first(phase_shifts(a, b))
+    found = rows(a, b, phases)
+    waiting = resources.shifts(pair)
+    compared = Compared(
+        pair=pair,
+        a_steps=a,
+        b_steps=b,
+        comparability=comparable,
+        phases=phases,
+        rows=found,
+        resources=waiting,
+        variables=variables.shifts(pair, found, waiting),
+    )
+    verdict, headline = judged(comparable, phases)
+    return Diff(
+        verdict=verdict,
+        headline=headline,
+        a=_facts(pair.a, a),
+        b=_facts(pair.b, b),
+        comparability=comparable,
+        phases=phases,
+        rows=found,
+        resources=compared.resources,
+        variables=compared.variables,
+        causes=ranking.ranked(compared),
+        notes=(*_repeats(pair, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases)),
+        threads=threads.shifts(pair),
+    )
+
+
+def compare_self(path: str) -> Diff:
+    """Before and after the point at which a recording changed; nothing to compare where it did not.
+
+    Raises what Recording.open raises.
+    """
+    with Recording.open(path) as recording:
+        steps = sources.read(recording)
+        found = change_point(steps)
+        if found is None:
+            enough = any(len(phase.all_ns) >= STEPS_FOR_CHANGE for phase in steps)
+            return _unchanged(_facts(Side("normal", (recording,)), (steps,)), enough)
+        since = found.at_ns - began(recording)
+    with open_parts(path, found.at_ns) as pair:
+        note = (
+            f"{found.phase} changed {since / 1e9:.1f} s after the recording began (Pettitt's test, p = {found.p:.1g}, "
+            f"{found.blocks} blocks); the point was chosen where the two sides differ most, so their difference is "
+            "rather too large than too small"
+        )
+        diff = compare(pair)
+        if diff.verdict == "same":
+            return _unchanged(diff.a, True)
+        return replace(diff, notes=(note, *diff.notes), changed_at_ns=since)
+
+
+def _unchanged(facts: SideFacts, enough: bool) -> Diff:
+    sentence = "Nothing changed while this was recorded, beyond the noise."
+    return Diff(
+        verdict="same" if enough else "not enough data",
+        headline=sentence if enough else "There are too few steps to tell a change from noise.",
+        a=facts,
+        b=facts,
+        comparability=Comparability("comparable", 1.0, (), ""),
+        phases=(),
+        rows=(),
+        resources=(),
+        variables=(),
+        causes=(),
+        notes=(),
+    )
+
+
+def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[Verdict, str]:
+    """The verdict, and the sentence that a user reads first."""
+    if comparable.verdict == "not comparable":
+        why = next((f": {one.why}" for one in comparable.differences if one.sameness == "different"), "")
+        return "not comparable", f"These recordings cannot be compared{why}."
+    tested = [phase for phase in phases if phase.q is not None]
+    if not tested:
+        return "not enough data", "There are too few steps on both sides to tell a change from noise."
+    if any(phase.significant for phase in tested):
+        worst = _subject_first(phases)[0]
+        word: Verdict = "slower" if worst.delta_ns_per_token > 0 else "faster"
+        low, high = worst.ci95 or (float("nan"), float("nan"))
+        return word, (
+            f"{worst.phase} became {abs(_relative(worst)) * 100:.1f} % {word}: {worst.a_ns_per_token / 1e6:.3g} → "
+            f"{worst.b_ns_per_token / 1e6:.3g} ms per {worst.per} ({worst.delta_ns_per_token / 1e6:+.3g} ms, 95 %: "
+            f"{low / 1e6:+.3g} … {high / 1e6:+.3g} ms)"
+        )
+    if any(phase.tail_significant for phase in tested):
+        one = _subject_first(phases)[0]
+        slower = (one.b_tail_ns or 0) > (one.a_tail_ns or 0)
+        return "slower" if slower else "faster", (
+            f"{one.phase} takes as long on average, but its slowest steps changed: the 95th percentile went from "
+            f"{(one.a_tail_ns or 0) / 1e6:.3g} to {(one.b_tail_ns or 0) / 1e6:.3g} ms per {one.per}"
+        )
+    first = tested[0]
+    return "same", (
+        f"{first.phase} did not change beyond the noise: {first.a_ns_per_token / 1e6:.3g} → "
+        f"{first.b_ns_per_token / 1e6:.3g} ms per {first.per} (noise {(first.noise_ns_per_token or 0) / 1e6:.2g} ms)"
+    )
+
+
+def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:
+    """The phase that the headline is about before the others: one that became slower, faster, or has slower tails."""
+    changed = [phase for phase in phases if phase.significant]
+    tails = [phase for phase in phases if phase.tail_significant]
+    if changed:
+        first = max(changed, key=lambda one: (one.delta_ns_per_token > 0, abs(_relative(one))))
+    elif tails:
+        first = max(tails, key=lambda one: (one.b_tail_ns or 0) / (one.a_tail_ns or 1))
+    else:
+        return phases
+    return first, *(phase for phase in phases if phase is not first)
+
+
+def _repeats(pair: Pair, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
+    """What too few normal recordings cannot tell, where something changed."""
+    runs = len(pair.a.recordings)
+    if pair.a.name != "normal" or runs >= ENOUGH_RUNS or not any(phase.significant for phase in phases):
+        return ()
+    said = "one normal recording does" if runs == 1 else "two normal recordings do"
+    return (
+        f"{said} not tell how much the machine itself changes from run to run (one that others share by "
+        "10 to 20 %): give three or more, made at different times (--normal A B C)",
+    )
+
+
+def _notes(a: Recordings, b: Recordings, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
+    """What could not be compared, and what the same context makes of a phase."""
+    found = []
+    for phase in phases:
+        equal = at_equal_context(a, b, phase.phase)
+        if equal is not None:
+            interval = equal.ci95 or (float("nan"), float("nan"))
+            found.append(
+                f"{phase.phase} read contexts of different lengths; at those that both sides have, as many of each, it "
+                f"takes {equal.a_ns_per_token / 1e6:.3g} → {equal.b_ns_per_token / 1e6:.3g} ms per token "
+                f"({equal.delta_ns_per_token / 1e6:+.3g} ms, 95 %: {interval[0] / 1e6:+.3g} … {interval[1] / 1e6:+.3g})"
+            )
+    for side, name in ((a, "normal"), (b, "other")):
+        common = {phase.phase for phase in phases}
+        only = sorted({steps.phase for recording in side for steps in recording if len(steps.all_ns)} - common)
+        if only:
+            found.append(f"only the {name} side has steps of {', '.join(only)}")
+        left_out = sum(steps.graphs_left_out for recording in side for steps in recording)
+        if left_out:
+            found.append(
+                f"{left_out} graphs of the {name} side were not looked into, for they hold too many operators: their "
+                "steps count end to end"
+            )
+    return tuple(found)
+
+
+def _relative(phase: PhaseShift) -> float:
+    return phase.delta_ns_per_token / phase.a_ns_per_token if phase.a_ns_per_token else 0.0
+
+
+def _facts(side: Side, steps: tuple[tuple[Steps, ...], ...]) -> SideFacts:
+    first = side.recordings[0]
+    engines = first.rows(
+        "SELECT DISTINCT engine, engine_version FROM module WHERE engine IS NOT NULL ORDER BY ALL LIMIT 5"
+    )
+    models = first.rows("SELECT coalesce(name, architecture) FROM model LIMIT 1")
+    duration = 0
+    for recording in side.recordings:
+        meta = recording.meta()
+        if meta.get("stopped_ns", "").isdigit() and meta.get("started_ns", "").isdigit():
+            duration += int(meta["stopped_ns"]) - int(meta["started_ns"])
+    return SideFacts(
+        files=side.files,
+        engine=", ".join(" ".join(filter(None, (str(name), version))) for name, version in engines),
+        model=str(models[0][0]) if models and models[0][0] is not None else "",
+        tokens=sum(
+            int(phase.all_tokens.sum())
+            for recording in steps
+            for phase in recording
+            if phase.per == "token" or phase is recording[0]  # phases of a program are of the same iterations
+        ),
+        duration_ns=duration,
+    )

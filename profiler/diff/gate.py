@@ -1,0 +1,107 @@
+"""A limit for CI: did it get slower than that?
+
+* regression: a phase, any phase, became slower: significantly, and the estimate is at least the limit.
+* not comparable: as `comparability` says; two models of processor, for a slower machine is no regression; and programs
+  with few operators in common, whose steps are not the same work.
+* not enough data: no regression was seen, but one of the subject cannot be excluded: its interval, or its change and
+  the noise together, reach the limit. The subject is decode, or a torch program's step, whatever the headline is about;
+  without them the headline's phase. Or nothing could be tested.
+* within: the subject is known well enough, and is below the limit. Other phases that are not known well enough are
+  named, and do not fail the gate: a recording of 1 000 tokens often holds few prompts. Of one recording (`--self`): no
+  point was found at which it changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flowprof.profiler.diff.phases import SUBJECTS
+from flowprof.profiler.diff.result import Diff, PhaseShift
+from flowprof.profiler.diff.same_work import COMMON
+from flowprof.profiler.diff.set_up import PROCESSOR
+from flowprof.profiler.errors import UsageError
+
+Outcome = Literal["within", "regression", "not comparable", "not enough data"]
+EXIT_CODES: dict[Outcome, int] = {"within": 0, "regression": 3, "not comparable": 4, "not enough data": 5}
+MOST = 10.0  # a limit of 1000 %
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """`limit`: 0.05 is 5 %. `sentence`: why, in one."""
+
+    limit: float
+    outcome: Outcome
+    exit_code: int
+    sentence: str
+
+
+def limit(text: str) -> float:
+    """5% → 0.05. Raises UsageError."""
+    try:
+        share = float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= MOST:
+        raise UsageError(f"--gate {text[:40]!r} is no percentage above 0", "write it like 5% or 2.5%")
+    return share
+
+
+def judge(diff: Diff, at: float) -> Gate:
+    """What a limit of `at` says of a diff."""
+    outcome, sentence = _judged(diff, at)
+    return Gate(at, outcome, EXIT_CODES[outcome], sentence)
+
+
+def _judged(diff: Diff, at: float) -> tuple[Outcome, str]:
+    refused = _refused(diff)
+    if refused:
+        return "not comparable", refused
+    slower = [phase for phase in diff.phases if phase.significant and _relative(phase) >= at]
+    if slower:
+        return "regression", "; ".join(f"{phase.phase} is {_shown(_relative(phase))} slower" for phase in slower)
+    if not diff.phases and diff.verdict == "same":  # one recording, in which no point was found
+        return "within", "nothing changed while this was recorded"
+    if not diff.phases:
+        return "not enough data", "no phase ran on both sides"
+    first = next((one for one in diff.phases if one.phase in SUBJECTS and one.q is not None), diff.phases[0])
+    others = [one for one in diff.phases if one is not first]
+    worst = _at_worst(first)
+    if worst is None:
+        return "not enough data", f"{first.phase} has too few steps to be tested: record longer"
+    if worst >= at:
+        return "not enough data", (
+            f"{first.phase} may be up to {_shown(worst)} slower: record longer"
+            + ("" if len(diff.a.files) > 1 else ", or give several normal recordings")
+        )
+    open_ones = [phase.phase for phase in others if (reach := _at_worst(phase)) is None or reach >= at]
+    and_else = f"; nothing is said of {', '.join(open_ones)}, which is not known well enough" if open_ones else ""
+    return "within", f"{first.phase} is at most {_shown(max(worst, 0.0))} slower{and_else}"
+
+
+def _refused(diff: Diff) -> str:
+    told = diff.comparability.differences
+    if diff.comparability.verdict == "not comparable":
+        return next((one.why for one in told if one.sameness == "different"), diff.headline)
+    processors = next((one for one in told if one.what == PROCESSOR and one.sameness == "different"), None)
+    if processors is not None:
+        return f"the sides ran on two models of processor ({processors.a}; {processors.b}): that is no regression"
+    apart = next((one for one in told if one.what == COMMON and one.sameness == "different"), None)
+    return apart.why if apart is not None else ""
+
+
+def _relative(phase: PhaseShift) -> float:
+    return phase.delta_ns_per_token / phase.a_ns_per_token if phase.a_ns_per_token > 0 else 0.0
+
+
+def _at_worst(phase: PhaseShift) -> float | None:
+    """The largest slow-down that neither the interval nor the noise excludes; None: not tested."""
+    if phase.ci95 is None or phase.noise_ns_per_token is None or phase.a_ns_per_token <= 0:
+        return None
+    reach = max(phase.ci95[1], phase.delta_ns_per_token + phase.noise_ns_per_token)
+    return reach / phase.a_ns_per_token
+
+
+def _shown(share: float) -> str:
+    return f"{share * 100:.1f} %"

@@ -1,0 +1,133 @@
+"""Each phase end to end: every step counts, whether its operators were measured or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from flowprof.profiler.diff import statistics
+from flowprof.profiler.diff.levels import Times, at_same_levels
+from flowprof.profiler.diff.result import PhaseShift
+from flowprof.profiler.diff.steps import Floats, Steps
+
+SUBJECTS = ("decode", "step")  # what users mean by speed: of a server, of a torch program
+SAME_CONTEXT = 0.1  # share of the steps that would have to have another context for the sides to have the same ones
+
+Recordings = Sequence[Sequence[Steps]]  # of one side: the phases of each
+
+
+def of_phase(side: Recordings, phase: str) -> list[Steps]:
+    """That phase in each recording that has it."""
+    return [steps for recording in side for steps in recording if steps.phase == phase]
+
+
+def phase_shifts(a: Recordings, b: Recordings) -> tuple[PhaseShift, ...]:
+    """Phases that both sides have; the one that the headline is about first: decode, or a torch program's step, else
+    the one with most time."""
+    names = dict.fromkeys(steps.phase for recording in a for steps in recording)
+    common = [name for name in names if any(len(one.all_ns) for one in of_phase(b, name))]
+    sides = [at_same_levels(of_phase(a, name), of_phase(b, name)) for name in common]
+    tested = []
+    for x, y in sides:
+        normal = statistics.blocks(x)
+        other = statistics.blocks(y, above=normal.limit)
+        tested.append((normal, other, statistics.test(normal, other)))
+    q = statistics.adjusted(np.array([one.p[0] for *_, one in tested]))
+    tail_q = statistics.adjusted(np.array([one.tail_p[0] for *_, one in tested]))
+    found = [
+        _shift(name, sides[at], *tested[at], q[at : at + 1], tail_q[at : at + 1], _said(name, a, b))
+        for at, name in enumerate(common)
+    ]
+    time = {one.phase: one.a_ns_per_token * one.a_tokens + one.b_ns_per_token * one.b_tokens for one in found}
+    return tuple(sorted(found, key=lambda one: (one.phase not in SUBJECTS or one.q is None, -time[one.phase])))
+
+
+def at_equal_context(a: Recordings, b: Recordings, phase: str) -> PhaseShift | None:
+    """The phase at contexts that both sides have, as many steps of each on either side, as `q` without correction.
+
+    None: the contexts are the same on both sides (their distributions differ by less than SAME_CONTEXT), they have none
+    in common, or none is known.
+    """
+    mine, theirs = of_phase(a, phase), of_phase(b, phase)
+    counts = [_contexts(side) for side in (mine, theirs)]
+    common = counts[0].keys() & counts[1].keys() - {0}
+    totals = [sum(side.values()) for side in counts]
+    if not common or any(side.get(0) for side in counts):
+        return None
+    apart = sum(
+        abs(counts[0].get(at, 0) / totals[0] - counts[1].get(at, 0) / totals[1]) for at in {**counts[0], **counts[1]}
+    )
+    if apart / 2 < SAME_CONTEXT:
+        return None
+    wanted = {at: min(counts[0][at], counts[1][at]) for at in common}
+    sides = at_same_levels(
+        [_thinned(one, wanted, counts[0]) for one in mine], [_thinned(one, wanted, counts[1]) for one in theirs]
+    )
+    normal = statistics.blocks(sides[0])
+    other = statistics.blocks(sides[1], above=normal.limit)
+    tested = statistics.test(normal, other)
+    return _shift(phase, sides, normal, other, tested, tested.p, tested.tail_p, _said(phase, a, b))
+
+
+def _contexts(side: Sequence[Steps]) -> dict[int, int]:
+    if not side:
+        return {}
+    values, counts = np.unique(np.concatenate([one.all_context for one in side]), return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _thinned(steps: Steps, wanted: dict[int, int], have: dict[int, int]) -> Steps:
+    """Steps spread evenly over those of each context, so many as wanted of all the side's."""
+    kept = np.zeros(len(steps.all_ns), bool)
+    for context, count in wanted.items():
+        at = np.flatnonzero(steps.all_context == context)
+        share = round(len(at) * count / have[context])
+        kept[at[np.linspace(0, len(at) - 1, share).astype(int)]] = share > 0
+    level = steps.all_level[kept] if len(steps.all_level) else steps.all_level
+    return replace(steps, all_ns=steps.all_ns[kept], all_tokens=steps.all_tokens[kept], all_level=level)
+
+
+def _said(phase: str, a: Recordings, b: Recordings) -> tuple[str, tuple[str, str]]:
+    """What times are divided by, and what was taken as a step on both sides."""
+    first = [of_phase(side, phase)[0] for side in (a, b)]
+    return " or ".join(dict.fromkeys(steps.per for steps in first)), (first[0].what, first[1].what)
+
+
+def _shift(
+    phase: str,
+    sides: tuple[list[Times], list[Times]],
+    a: statistics.Blocks,
+    b: statistics.Blocks,
+    tested: statistics.Tested,
+    q: Floats,
+    tail_q: Floats,
+    said: tuple[str, tuple[str, str]],
+) -> PhaseShift:
+    return PhaseShift(
+        phase=phase,
+        a_tokens=sum(int(tokens.sum()) for _, tokens in sides[0]),
+        b_tokens=sum(int(tokens.sum()) for _, tokens in sides[1]),
+        a_ns_per_token=float(a.mean[0]),
+        b_ns_per_token=float(b.mean[0]),
+        delta_ns_per_token=float(tested.delta[0]),
+        ci95=interval(tested.low[0], tested.high[0]),
+        q=number(q[0]),
+        noise_ns_per_token=number(tested.noise[0]),
+        significant=bool(statistics.significant(tested, q)[0]),
+        a_tail_ns=number(a.tail[0]),
+        b_tail_ns=number(b.tail[0]),
+        tail_q=number(tail_q[0]),
+        tail_significant=bool(statistics.tail_significant(tested, tail_q)[0]),
+        per=said[0],
+        what=said[1],
+    )
+
+
+def number(value: float) -> float | None:
+    """None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def interval(low: float, high: float) -> tuple[float, float] | None:
+    return None if np.isnan(low) or np.isnan(high) else (float(low), float(high))

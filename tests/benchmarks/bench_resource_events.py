@@ -1,0 +1,177 @@
+"""What recording the events of resources costs the target: one event, and a program with 100 000 of them a second.
+
+    python tests/benchmarks/bench_resource_events.py
+
+One program lives through the comparison, on one processor with one thread; probes are attached and taken off by this
+process, and periods with and without them alternate. Between two events the program computes for as long as makes
+100 000 events a second when nobody looks. An event at a function's entry is one probe hit; one at its return, which
+reads the arguments, is two.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from flowprof.profiler import kernel
+from flowprof.profiler.plan import Plan, make_plan
+from flowprof.profiler.probes_in_place import ALWAYS, ProbesInPlace
+from flowprof.profiler.resources.events import ResourceEvents
+from flowprof.profiler.resources.manifest import Manifest, parse
+from flowprof.profiler.target import open_target
+from row import Row, bootstrap
+
+PROGRAM = r"""
+#include <stdio.h>
+#include <time.h>
+#define SEEN __attribute__((noinline, noipa))
+struct pool { long id; int free; };
+static struct pool pool = {7, 64};
+/* Like functions of real size they call others, and so begin with a push. */
+SEEN int check(struct pool *p) { return p->id == 7; }
+SEEN void *pool_get(struct pool *p, long task) { p->free -= check(p); return (char *)p + task; }
+SEEN void pool_use(struct pool *p, void *unit) { p->id += !check(p); asm volatile("" :: "r"(unit)); }
+SEEN void pool_put(struct pool *p, void *unit) { p->free += check(p); asm volatile("" :: "r"(unit)); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static volatile double sink;
+static void compute(long rounds) { double x = 1; for (long i = 0; i < rounds; i++) x = x * 1.0000001 + 1e-9; sink = x; }
+int main(void)
+{
+	long rounds = 1000, count;
+	double began = now();
+	for (int i = 0; i < 100; i++) compute(100000);
+	rounds = 100000 * 100 / (now() - began) * 10e-6;
+	setbuf(stdout, 0);
+	puts("ready");
+	while (scanf("%ld", &count) == 1) {
+		began = now();
+		for (long i = 0; i < count; i++) {
+			void *unit = pool_get(&pool, i & 7);
+			compute(rounds);
+			pool_use(&pool, unit);
+			compute(rounds);
+			pool_put(&pool, unit);
+			compute(rounds);
+		}
+		printf("%.9f\n", (now() - began) / count / 3);
+	}
+	return 0;
+}
+"""
+AT_ENTRY = """
+name = "pool"
+modules = 'program'
+[[resource]]
+name = "unit"
+kind = "memory"
+[[resource.event]]
+event = "acquire"
+function = 'pool_get'
+instance = "*(arg1):i64"
+unit = "arg2"
+stack = STACK
+[[resource.event]]
+event = "use"
+function = 'pool_use'
+instance = "*(arg1):i64"
+unit = "arg2"
+[[resource.event]]
+event = "release"
+function = 'pool_put'
+instance = "*(arg1):i64"
+unit = "arg2"
+"""
+RETURN = "function = 'pool_get'\nat = \"return\"\nno_unwind = true"
+KINDS = {
+    "at entries": AT_ENTRY.replace("STACK", "false"),
+    "at entries, a third with a stack": AT_ENTRY.replace("STACK", "true"),
+    "a third at returns, with a stack": AT_ENTRY.replace("STACK", "true").replace("function = 'pool_get'", RETURN),
+}
+TARGET_CPU, OWN_CPU = 0, 1
+LIMIT = 4.0  # per cent at 100 000 events a second
+
+
+def measured(quick: bool = False) -> Iterator[Row]:
+    """The rows, as they are measured."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(OWN_CPU, max(own))})
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "program")
+            subprocess.run(["gcc", "-O2", "-x", "c", "-o", path, "-"], input=PROGRAM, text=True, check=True)
+            command = ["taskset", "-c", str(TARGET_CPU), path]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+                assert program.stdout and program.stdout.readline() == "ready\n"
+                try:
+                    for what, text in KINDS.items():
+                        yield from slowdown(program, what, parse(text, "pool.toml"), 4 if quick else 20)
+                finally:
+                    program.kill()
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+def slowdown(program: subprocess.Popen[str], what: str, manifest: Manifest, pairs: int) -> Iterator[Row]:
+    plan = make_plan([open_target(program.pid)], kernel.version(), (), manifests=(manifest,))
+    probes = ProbesInPlace(resources=True)
+    try:
+        events = ResourceEvents((manifest,), probes.stacks)
+        probes.load([site for site in plan.sites if not site.refused])
+        probes.place_taps(*events.know(plan.sites))
+        ratios, costs = [], []
+        ask(program, 3000)
+        for number in range(pairs):
+            seconds = {}
+            for on in (True, False) if number % 2 else (False, True):
+                with attached(probes, plan) if on else nullcontext():
+                    ask(program, 1000)
+                    seconds[on] = ask(program, 10_000)
+            ratios.append(math.log(seconds[True] / seconds[False]))
+            costs.append((seconds[True] - seconds[False]) * 1e6)
+        mean, low, high = (100 * (math.exp(value) - 1) for value in bootstrap(ratios))
+        note = f"{pairs} pairs; {1e-5 / seconds[False] * 1e5:,.0f} events/s"
+        yield Row(f"100 000 resource events/s, {what}", mean, "%", LIMIT, interval=(low, high), note=note)
+        mean, low, high = bootstrap(costs)
+        yield Row(f"one resource event, {what}", mean, "µs", interval=(low, high), note=f"{pairs} pairs")
+    finally:
+        probes.close()
+
+
+def ask(program: subprocess.Popen[str], count: int) -> float:
+    """Seconds an event."""
+    assert program.stdin and program.stdout
+    program.stdin.write(f"{count}\n")
+    program.stdin.flush()
+    return float(program.stdout.readline())
+
+
+@contextmanager
+def attached(probes: ProbesInPlace, plan: Plan) -> Iterator[None]:
+    """With the functions probed and the rings read."""
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.wait(0.02):
+            probes.rings.read()
+
+    probes.attach_always([site for site in plan.sites if site.level in ALWAYS and not site.refused])
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reader.join()
+        probes.detach()
+
+
+if __name__ == "__main__":
+    for row in measured("--quick" in sys.argv[1:]):
+        print(row)

@@ -1,0 +1,69 @@
+"""Splits, bounds and ceilings → more threads, fewer, or neither: a row each."""
+
+import pytest
+from flowprof.profiler.analyzers.thread_count import Split, advise
+from flowprof.profiler.ceilings import Ceiling, Ceilings
+
+
+def ceilings(**figures):
+    """dram_read={1: 30, 2: 45}, gemm={...} in 1e9."""
+    return Ceilings("test", tuple(
+        Ceiling(what, "int8" if what == "gemm" else "", threads, value * 1e9, value * 1e9, value * 1e9, "test")
+        for what, by_threads in figures.items() for threads, value in by_threads.items()
+    ), ())  # fmt: skip
+
+
+SATURATED = {1: 30, 2: 44, 4: 45, 8: 45}
+GROWING = {1: 100, 2: 200, 4: 390, 8: 700}
+
+
+@pytest.mark.parametrize(
+    ("threads", "processors", "limit", "runnable", "barrier", "figures", "direction", "wanted"),
+    [
+        (4, 2, "memory-dram", 0.4, 0.3, SATURATED, "fewer", 2),
+        (2, 2, "memory-dram", 0.3, 0.1, SATURATED, "keep", None),  # somebody takes the processors: that comes first
+        (1, 8, "memory-dram", 0.0, 0.0, SATURATED, "more", 4),
+        (2, 8, "memory-dram", 0.0, 0.1, SATURATED, "keep", None),  # 45 is not worth it over 44
+        (8, 8, "memory-dram", 0.0, 0.1, SATURATED, "keep", None),
+        (2, 8, "compute", 0.0, 0.1, GROWING, "more", 8),
+        (2, 4, "compute", 0.0, 0.1, GROWING, "more", 4),  # no more than there are processors
+        (8, 8, "compute", 0.0, 0.1, GROWING, "keep", None),
+        (3, 8, "memory-dram", 0.0, 0.1, SATURATED, "unknown", None),  # not measured with three
+        (2, 8, "memory-dram", 0.0, 0.1, {}, "unknown", None),
+        (2, 2, "unknown", 0.0, 0.4, SATURATED, "keep", None),
+        (2, 2, "unknown", 0.0, 0.1, SATURATED, "unknown", None),
+        (2, 0, "memory-dram", 0.0, 0.1, SATURATED, "keep", None),
+    ],
+)
+def test_advice(threads, processors, limit, runnable, barrier, figures, direction, wanted):
+    known = ceilings(**{"gemm" if limit == "compute" else "dram_read": figures})
+    split = Split(threads, processors, 1 - runnable - barrier, barrier, runnable)
+    one = advise("decode", split, limit, known, "int8")
+    assert (one.direction, one.wanted) == (direction, wanted), one.reason
+    assert one.reason
+    if wanted:
+        assert f"--threads {wanted}" in one.settle
+
+
+def test_the_gain_is_the_ceilings_ratio():
+    split = Split(1, 8, 1.0, 0.0, 0.0)
+    assert advise("prefill", split, "compute", ceilings(gemm=GROWING), "int8").gain == 7.0
+    assert advise("prefill", split, "compute", ceilings(gemm=GROWING), "int8").settle.startswith(
+        "record again with --threads-batch"
+    )
+
+
+def test_eight_threads_where_two_suffice():
+    one = advise("decode", Split(8, 8, 0.9, 0.1, 0.0), "memory-dram", ceilings(dram_read=SATURATED))
+    assert "2 threads reach the same memory bandwidth" in one.reason
+
+
+def test_the_ceiling_is_of_the_type_that_is_computed_with():
+    """Whatever other ceilings there are: an f32 model is not held against int8."""
+    known = Ceilings("test", (*ceilings(gemm=GROWING).items, *(
+        Ceiling("gemm", "f32", threads, 50e9, 50e9, 50e9, "test") for threads in GROWING
+    )), ())  # fmt: skip
+    split = Split(2, 8, 1.0, 0.0, 0.0)
+    assert advise("prefill", split, "compute", known, "f32").direction == "keep"
+    assert advise("prefill", split, "compute", known, "int8").direction == "more"
+    assert advise("prefill", split, "compute", known).direction == "unknown"

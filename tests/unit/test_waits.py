@@ -1,0 +1,202 @@
+"""Recordings with planted waits, a row each, and what the analyzer makes of them: 20 graphs of one token and 10 ms."""
+
+from pathlib import Path
+
+import pytest
+from flowprof.profiler.analyzers import waits
+from flowprof.profiler.store import Recording
+
+MS = 1_000_000
+PID, MAIN, WORKER, HTTP, HOG = 10, 10, 11, 12, 99
+GRAPHS, EVERY = 20, 20 * MS  # a graph begins every 20 ms and takes 10
+
+
+def analysed(
+    tmp_path: Path,
+    states=(),
+    neighbours=(),
+    cpus="0-1",
+    level="thread",
+    sched="yes",
+    deep=GRAPHS,
+    faults=0,
+    processors=2,
+    others=(),
+):
+    """Two threads, two operators: 4 ms of work and 1 ms of barrier on the first thread, the reverse on the other."""
+    path = str(tmp_path / "waits.duckdb")
+    with Recording.create(path, overwrite=True) as recording:
+        for key, value in (("started_ns", 0), ("sched", sched), ("recorder_pid", 77)):
+            recording.set_meta(key, value)
+        recording.append("process", {"pid": [PID], "cpus_allowed": processors})
+        recording.append("probe_window", {"window_id": [1], "level": level, "start_ns": 0, "end_ns": GRAPHS * EVERY})
+        recording.append("graph", {"graph_id": [1], "pid": PID, "nodes": 2, "operators": 2, "tokens": 1, "outputs": 1,
+                                   "phase": "decode", "described": True})  # fmt: skip
+        recording.append("thread", {"pid": PID, "tid": [MAIN, WORKER, HTTP], "comm": "server", "ith": [0, 1, None],
+                                    "cpus": cpus})  # fmt: skip
+        for graph in range(GRAPHS):
+            begin = graph * EVERY
+            recording.append("graph_exec", {"exec_id": [graph], "pid": PID, "tid": MAIN, "graph_id": 1, "window_id": 1,
+                                            "start_ns": begin, "end_ns": begin + 10 * MS,
+                                            "level": level if graph < deep else "token"})  # fmt: skip
+            if graph < deep:
+                recording.append("op_exec", {
+                    "exec_id": graph, "node_index": [0, 1, 0, 1], "tid": [MAIN, MAIN, WORKER, WORKER],
+                    "ith": [0, 0, 1, 1], "start_ns": [begin, begin + 5 * MS, begin + MS, begin + 5 * MS],
+                    "compute_end_ns": [begin + 4 * MS, begin + 9 * MS, begin + 2 * MS, begin + 6 * MS],
+                    "end_ns": [begin + 5 * MS, begin + 10 * MS, begin + 5 * MS, begin + 10 * MS],
+                })  # fmt: skip
+        for tid, start, dur, state, by in states:
+            recording.append("thread_state", {
+                "pid": [PID], "tid": tid, "cpu": 0, "start_ns": int(start * MS), "end_ns": int((start + dur) * MS),
+                "state": state, "by_tid": by, "by_comm": {HOG: "hog", HTTP: "server", 0: None}.get(by, "server"),
+            })  # fmt: skip
+        for tid, pid, comm in others:
+            recording.append("other_thread", {"tid": [tid], "pid": [pid], "comm": [comm]})
+        for comm, pid, share in neighbours:
+            recording.append("neighbour", {"pid": [pid], "comm": comm, "cpus": "0",
+                                           "cpu_ns": int(share * GRAPHS * EVERY)})  # fmt: skip
+        for fault in range(faults):  # one in every graph
+            recording.append("page_fault", {"pid": [PID], "tid": MAIN, "at_ns": fault * EVERY + 2 * MS, "address": 0})
+    with Recording.open(path) as recording:
+        return waits.ANALYZER.run(recording)
+
+
+def every_graph(tid, start, dur, state, by):
+    return [(tid, start + graph * EVERY / MS, dur, state, by) for graph in range(GRAPHS)]
+
+
+def found(outcome):
+    return [(finding.id, round((finding.cost_ns_per_token or 0) / MS, 3)) for finding in outcome.findings]
+
+
+def test_a_healthy_run_has_no_finding(tmp_path):
+    outcome = analysed(tmp_path, every_graph(MAIN, 1, 0.2, "runnable", HTTP))
+    assert found(outcome) == []
+    main, worker = outcome.value.rows
+    assert (main.wall_ns, main.work_ns, main.barrier_ns, main.runnable_ns) == (200 * MS, 156 * MS, 40 * MS, 4 * MS)
+    # its first millisecond is before its first operator: a wait for the thread that drives the graph
+    assert (worker.wall_ns, worker.work_ns, worker.barrier_ns) == (200 * MS, 40 * MS, 160 * MS)
+
+
+@pytest.mark.parametrize(
+    ("states", "part", "ns"),
+    [
+        (every_graph(WORKER, 1.5, 0.25, "runnable", HOG), "runnable_ns", 5 * MS),
+        (every_graph(WORKER, 3, 1, "runnable", HOG), "runnable_ns", 20 * MS),  # at the barrier
+        (every_graph(WORKER, 1.5, 0.25, "fault", 0), "fault_ns", 5 * MS),
+        (every_graph(WORKER, 1.5, 0.25, "sleeping", HTTP), "blocked_ns", 5 * MS),
+        (every_graph(WORKER, 1.5, 0.25, "disk", 0), "blocked_ns", 5 * MS),
+        (every_graph(WORKER, 1.5, 0.25, "stopped", HOG), "blocked_ns", 5 * MS),
+        (every_graph(WORKER, 3, 1, "sleeping", MAIN), "barrier_ns", 160 * MS),  # a barrier that sleeps: nothing is new
+        (every_graph(WORKER, 12, 1, "runnable", HOG), "runnable_ns", 0),  # between graphs
+    ],
+)
+def test_parts_add_up_to_the_wall_time(tmp_path, states, part, ns):
+    worker = analysed(tmp_path, states).value.rows[1]
+    assert getattr(worker, part) == ns
+    assert (
+        worker.work_ns + worker.barrier_ns + worker.runnable_ns + worker.blocked_ns + worker.fault_ns == worker.wall_ns
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "options", "expected"),
+    [
+        (every_graph(MAIN, 1, 3, "runnable", HOG), {}, [("waits.preempted", 3.0)]),
+        (every_graph(MAIN, 1, 3, "runnable", HOG), {"level": "token", "deep": 0}, [("waits.preempted", 3.0)]),
+        # both threads at once: the graph waits for the one that is away longer, not for their sum
+        (
+            [*every_graph(MAIN, 1, 3, "runnable", HOG), *every_graph(WORKER, 1.2, 0.7, "runnable", HOG)],
+            {}, [("waits.preempted", 3.0)],
+        ),
+        (every_graph(MAIN, 1, 3, "runnable", WORKER), {"cpus": "0"}, [("waits.shared_processor", 3.0)]),
+        (every_graph(MAIN, 1, 3, "runnable", WORKER), {"cpus": "0-1"}, []),  # 60 ms in all: the scheduler parts them
+        (every_graph(MAIN, 1, 6, "runnable", WORKER), {"cpus": "0-1"}, [("waits.shared_processor", 6.0)]),
+        # kept off an idle processor: a quota; a quick wake-up is none
+        (every_graph(MAIN, 1, 3, "runnable", 0), {}, [("waits.throttled", 3.0)]),
+        ([(MAIN, 20 * graph + 1 + part, 0.5, "runnable", 0) for graph in range(20) for part in range(8)], {},
+         [("waits.preempted", 4.0)]),
+        # more threads than processors: threads.oversubscribed says so
+        (every_graph(MAIN, 1, 6, "runnable", WORKER), {"processors": 1}, []),
+        # a thread waits for a page that another one reads
+        (every_graph(MAIN, 1, 0.5, "disk", 0), {"faults": 20}, [("waits.fault", 0.5)]),
+        (every_graph(MAIN, 1, 0.1, "disk", 0), {}, []),
+        # who sits on the other processor drove them together
+        (every_graph(MAIN, 1, 3, "runnable", WORKER), {"neighbours": [("hog", HOG, 0.9)]}, [("waits.preempted", 3.0)]),
+        (
+            every_graph(MAIN, 1, 3, "runnable", WORKER), {"cpus": "0", "neighbours": [("hog", HOG, 0.9)]},
+            [("waits.shared_processor", 3.0)],
+        ),
+        (every_graph(MAIN, 1, 3, "runnable", 77), {}, []),  # flowprof itself
+        (every_graph(MAIN, 1, 0.5, "fault", 0), {"faults": 20}, [("waits.fault", 0.5)]),
+        ([(MAIN, 41, 6, "stopped", HOG), (WORKER, 41, 6, "stopped", HOG)], {}, [("waits.stopped", 0.3)]),
+        ([(MAIN, 41, 0.5, "stopped", HOG)], {}, []),
+        (every_graph(MAIN, 1, 2, "sleeping", HTTP), {}, [("waits.blocked", 2.0)]),
+        (every_graph(WORKER, 3, 1.5, "sleeping", MAIN), {}, []),  # asleep at the barrier
+        (every_graph(MAIN, 12, 5, "runnable", HOG), {}, []),  # between graphs
+    ],
+)  # fmt: skip
+def test_planted_waits(tmp_path, states, options, expected):
+    assert found(analysed(tmp_path, states, **options)) == expected
+
+
+def test_who_and_when(tmp_path):
+    preempted = analysed(tmp_path, every_graph(MAIN, 1, 3, "runnable", HOG)).findings[0]
+    assert "hog (99)" in preempted.claim and "30 % of decode" in preempted.claim
+    crowded = analysed(tmp_path, every_graph(MAIN, 1, 3, "runnable", WORKER), neighbours=[("hog", HOG, 0.9)]).findings[
+        0
+    ]
+    assert "hog (99)" in crowded.claim and "90 % of one processor" in crowded.evidence[0]
+    stopped = analysed(tmp_path, [(MAIN, 41, 6, "stopped", HOG)]).findings[0]
+    assert "6 ms" in stopped.claim and "0.041 s after" in stopped.claim
+
+
+def test_a_recording_without_the_scheduler(tmp_path):
+    outcome = analysed(tmp_path, sched="no: tracefs")
+    assert outcome.status == "skipped" and "record with --levels token,graph,op,thread,sched" in outcome.reason
+
+
+def roots(outcome):
+    """(wait, ith, direct, cause, by) → ms."""
+    return {(r.wait, r.ith, r.direct_tid, r.cause, r.by_tid): r.total_ns / MS for r in outcome.value.roots}
+
+
+def test_barrier_waits_end_with_what_kept_the_last_thread(tmp_path):
+    """The worker waits 2 and 3 ms for the main thread, which is without a processor for 1 of the first two."""
+    outcome = analysed(tmp_path, every_graph(MAIN, 2.5, 1, "runnable", HOG))
+    assert roots(outcome) == {
+        ("barrier", 1, MAIN, "work", MAIN): 80,
+        ("barrier", 1, MAIN, "runnable", HOG): 20,
+    }
+    assert outcome.value.roots_ns == (("decode", "barrier", 100 * MS),)
+    assert {(root.by_ith, root.by_comm) for root in outcome.value.roots} == {(0, "server"), (None, "hog")}
+
+
+def test_flowprof_is_called_by_its_name(tmp_path):
+    outcome = analysed(tmp_path, every_graph(MAIN, 2.5, 1, "runnable", 77))
+    assert [root.by_comm for root in outcome.value.roots if root.by_tid == 77] == ["flowprof"]
+
+
+def test_sleep_ends_with_what_kept_the_waker(tmp_path):
+    states = [
+        *every_graph(WORKER, 3, 1, "sleeping", HTTP), *every_graph(HTTP, 3.25, 0.25, "disk", 0),
+        *every_graph(MAIN, 1, 0.5, "sleeping", HOG), *every_graph(MAIN, 12, 1, "sleeping", HTTP),  # between graphs
+    ]  # fmt: skip
+    outcome = analysed(tmp_path, states, level="token", deep=0)
+    # Without thread windows the thread that drives the graphs and those of the thread table are known all the same.
+    assert roots(outcome) == {
+        ("sleeping", 1, HTTP, "work", HTTP): 15, ("sleeping", 1, HTTP, "disk", 0): 5,
+        ("sleeping", 0, HOG, "outside", HOG): 10,
+    }  # fmt: skip
+    assert outcome.value.roots_ns == (("decode", "sleeping", 30 * MS),)
+
+
+def test_threads_of_another_program_are_one_program(tmp_path):
+    """Two of its threads take turns in the way; each is named by its process, but for the server's own."""
+    states = [*every_graph(MAIN, 1, 1.5, "runnable", HOG), *every_graph(MAIN, 2.5, 1.5, "runnable", HOG + 1)]
+    others = [(HOG, 98, "hogs"), (HOG + 1, 98, "hogs"), (HOG, 98, "hogs"), (HTTP, 98, "hogs")]
+    outcome = analysed(tmp_path, [*states, *every_graph(WORKER, 3, 0.1, "runnable", HTTP)], others=others)
+    causes = {(cause.by_tid, cause.by_comm): (cause.times, cause.total_ns) for cause in outcome.value.causes}
+    assert causes == {(98, "hogs"): (40, 60 * MS), (HTTP, "server"): (20, 2 * MS)}
+    assert "hogs (98) takes the processor" in outcome.findings[0].claim
