@@ -117,7 +117,7 @@ class Module:
         self.ring_shift = ring_shift if ring_shift is not None else event_ring_shift(self.cpus)
         self._attach_type = UPROBE_MULTI if multi else -1
         self._number: int = joins._number if joins else next(_recordings)
-        self._programs: dict[str, Program] = {}
+        self._programs: dict[tuple[str, int], Program] = {}  # by name and copy
         self._hits: np.ndarray | None = None
         flags = [
             "-Wno-everything",
@@ -151,9 +151,15 @@ class Module:
     def _table(self, name: str) -> Any:
         return self._module[self._numbered(name).encode()]
 
-    def program(self, name: str, kind: Literal["KPROBE", "TRACEPOINT", "PERF_EVENT"] = "KPROBE") -> Program:
-        """Load the function `name`; uprobes are of kind KPROBE. Raises BpfError with the verifier's last lines."""
-        if name not in self._programs:
+    def program(
+        self, name: str, kind: Literal["KPROBE", "TRACEPOINT", "PERF_EVENT"] = "KPROBE", copy: int = 0
+    ) -> Program:
+        """Load the function `name`; uprobes are of kind KPROBE. Raises BpfError with the verifier's last lines.
+
+        The kernel attaches a program to a tracepoint once; who needs it there twice asks for a copy by a number.
+        """
+        key = name, copy
+        if key not in self._programs:
             attach_type = self._attach_type if kind == "KPROBE" else -1
             with _captured_stderr() as messages:
                 try:
@@ -163,8 +169,10 @@ class Module:
                         f"the kernel refused the BPF program {name}: {_first_error(messages(), error)}",
                         "flowprof doctor",
                     ) from error
-            self._programs[name] = Program(name, int(function.fd))
-        return self._programs[name]
+            # bcc gives what it knows by that name once more, and closes all that it knows at the end.
+            self._module.funcs[f"{name} {copy}".encode()] = self._module.funcs.pop(name.encode())
+            self._programs[key] = Program(name, int(function.fd))
+        return self._programs[key]
 
     def map_fd(self, name: str) -> int:
         """The file descriptor of the map `name`."""
@@ -198,7 +206,7 @@ class Module:
 
     def misses(self, *leave_out: str) -> int:
         """How often the kernel passed over a program of ours, because another one ran on that processor."""
-        return sum(_misses(program.fd) for name, program in self._programs.items() if name not in leave_out)
+        return sum(_misses(program.fd) for (name, _), program in self._programs.items() if name not in leave_out)
 
     def insert(self, name: str, key: int) -> None:
         """Add a key to a hash map used as a set."""

@@ -194,7 +194,7 @@ class ProbesInPlace:
                 for site in sites:
                     way = "exit" if site.probe.kind == SYSCALLS[1] else "enter"
                     event = Tracepoint(site.probe.id, site.probe.program, "syscalls", f"sys_{way}_{site.symbol}", ())
-                    program = self._bpf.program(site.probe.program, "TRACEPOINT")
+                    program = self._bpf.program(site.probe.program, "TRACEPOINT", site.site_id)
                     try:
                         placed.append(attach_tracepoint(program, event, root, self._cookie(site)))
                     except BpfError:
@@ -211,7 +211,10 @@ class ProbesInPlace:
         for site in sites:
             if not site.refused:
                 module = self._programs_of(site)
-                module.program(site.probe.program, "TRACEPOINT" if site.probe.kind in SYSCALLS else "KPROBE")
+                if site.probe.kind in SYSCALLS:
+                    module.program(site.probe.program, "TRACEPOINT", site.site_id)
+                else:
+                    module.program(site.probe.program)
                 if site.probe.thread_program:
                     module.program(site.probe.thread_program)
                 if site.probe.program == "batch":  # which hands over to another program, for it is long

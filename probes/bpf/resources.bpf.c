@@ -130,9 +130,22 @@ static inline int compares(u32 comparison, s64 value, s64 number)
 	}
 }
 
+#if defined(__x86_64__)
+/* Whether a call ends where this points to: e8 with a displacement, or ff /2 in its lengths. */
+static inline int behind_a_call(u64 address)
+{
+	u8 b[8];
+	if (read_user(b, sizeof(b), (void *)(address - sizeof(b))))
+		return 0;
+	return b[3] == 0xe8 || (b[6] == 0xff && (b[7] & 0x38) == 0x10) || (b[5] == 0xff && (b[6] & 0x38) == 0x10) ||
+	       (b[4] == 0xff && (b[5] & 0x38) == 0x10) || (b[2] == 0xff && (b[3] & 0x38) == 0x10) ||
+	       (b[1] == 0xff && (b[2] & 0x38) == 0x10);
+}
+#endif
+
 /* The key of the stack; it is kept when it is new. What tells stacks apart cheaply: the site, the caller, its caller where
- * frame pointers are kept, how deep it is (within a page: stacks of threads begin alike), and the words on its top that
- * lie near the caller's code, as return addresses do. */
+ * frame pointers are kept, how deep it is (within a page: stacks of threads begin alike), and the return addresses on its
+ * top that lie near the caller (where a heap may lie, too: a call stands before each). */
 static inline u32 stack_key(struct pt_regs *ctx, u32 site, struct values *v)
 {
 #if defined(__x86_64__)
@@ -148,7 +161,7 @@ static inline u32 stack_key(struct pt_regs *ctx, u32 site, struct values *v)
 	read_user(top, sizeof(top), (void *)v->sp);
 #pragma clang loop unroll(full)
 	for (int i = 1; i < STACK_TOP; i++)
-		if (!((top[i] ^ v->caller) >> 24))
+		if (!((top[i] ^ v->caller) >> 24) && behind_a_call(top[i]))
 			outer = (outer ^ top[i]) * 0xFF51AFD7ED558CCDUL;
 	outer ^= (v->sp & 0xff0) << 32;
 	u64 key = (v->caller * 0x9E3779B97F4A7C15UL) ^ (outer * 0xD6E8FEB86659FD93UL) ^ site;

@@ -52,8 +52,10 @@ def _holds_up_its_end(study: Study, resource: int, begin_ns: int, peak_ns: int) 
     if share < study.thresholds.of("unbounded_growth", "pinned_share"):
         return None
     holder, held = study.in_the_way_of(giver, place, begin_ns, peak_ns), study.view(place).held
-    mine = np.flatnonzero(held.actor == holder) if holder is not None else []
-    if holder is None or not len(mine):
+    if holder is None:
+        return None
+    mine = np.flatnonzero(held.actor == holder)
+    if not len(mine):
         return None
     longest = mine[int(np.argmax(held.end_ns[mine] - held.start_ns[mine]))]
     what = f"{study.resource(place).name}, for which {events.actors[giver].name}, who gives it back,"

@@ -1,6 +1,6 @@
 """Shipped manifests on the programs that they are about: what they report is what the program was made to do.
 
-Databases, which have more to tell, are in test_databases_real.py; the C library's locks in test_resource_events.py.
+Databases, which have more to tell, are in test_databases_real.py; the C library's locks in test_locks_real.py.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from flowprof.profiler.diff.side import Pair, Side
 from flowprof.profiler.diff.variables import shifts
 from flowprof.profiler.store import Recording
 from recorded import read
-from test_resource_events import built, wait_until_loaded
+from resource_programs import built, wait_until_loaded
 
 pytestmark = pytest.mark.bpf
 Flowprof = Callable[..., subprocess.CompletedProcess[str]]

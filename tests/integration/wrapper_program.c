@@ -1,9 +1,10 @@
-/* Waits for a line of input; then two functions take units by way of one wrapper, 100 times each. */
+/* Waits for a line of input; then two functions take units by way of one wrapper, 100 times each. The wrapper keeps on its
+ * stack where it is in a table that lies near the code. */
 #include <stdio.h>
 
 #define SEEN __attribute__((noinline, noipa))
 
-static int units;
+static int units, table[100];
 
 SEEN int pool_get(int unit)
 {
@@ -12,7 +13,8 @@ SEEN int pool_get(int unit)
 
 SEEN int wrapped_get(int unit)
 {
-	return pool_get(unit) + 1;
+	int *volatile place = &table[unit];
+	return *place = pool_get(unit) + 1;
 }
 
 SEEN int keeps(int unit)

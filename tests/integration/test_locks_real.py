@@ -1,0 +1,165 @@
+"""Locks of the C library and of the kernel, seen in live programs: who has them, who waits, who gives up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flowprof.profiler.blame import events, thresholds, waits
+from flowprof.profiler.blame.study import study
+from flowprof.profiler.report import build_report
+from flowprof.profiler.resources.manifest import SHIPPED, load, parse
+from flowprof.profiler.sections.resources import ResourceTable
+from flowprof.profiler.store import Recording
+from recorded import read, recording_of
+from resource_programs import built, recorded, started, work
+from undisturbed import DISTURBED
+
+pytestmark = pytest.mark.bpf
+
+KEPT, WOKEN = 5, 6  # as condition_program.c
+GIVEN_UP = 5  # as timeout_program.c
+GOT_IT = (
+    "SELECT {by}, count(*) FROM resource_event JOIN resource USING (resource_id) WHERE event = 'acquire' "
+    "GROUP BY 1 ORDER BY 1"
+)
+
+
+def test_two_manifests_see_the_ends_of_one_system_call(tmp_path: Path) -> None:
+    path, text = tmp_path / "twice.duckdb", (SHIPPED / "futex.toml").read_text()
+    again = parse(text.replace('name = "futex"', 'name = "again"'), "again.toml")
+    with recorded(built(tmp_path, "lock_program.c"), path, load("futex"), again):
+        pass
+    (one, many), (other, more) = read(path, GOT_IT.format(by="manifest"))
+    assert (one, other) == ("again", "futex") and many == more > 10
+
+
+def test_two_processes_wait_in_one_system_call(tmp_path: Path) -> None:
+    program, path = built(tmp_path, "lock_program.c"), tmp_path / "two.duckdb"
+    with ExitStack() as both:
+        running = [both.enter_context(started(program)) for _ in range(2)]
+        with recording_of([one.pid for one in running], path, manifests=(load("futex"),), levels=("token",)):
+            for one in running:
+                work(one)
+    (one, many), (other, more) = read(path, GOT_IT.format(by="pid"))
+    assert {one, other} == {process.pid for process in running} and min(many, more) > 10
+
+
+@pytest.fixture(scope="module")
+def locks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]:
+    """A recording of a program without symbols; the addresses of its lock and of its condition."""
+    folder = tmp_path_factory.mktemp("locks")
+    path = folder / "locks.duckdb"
+    with recorded(built(folder, "lock_program.c", "-s"), path, load("pthread"), load("futex")) as (_, line):
+        lock, condition = (int(word, 16) for word in line.split())
+    return path, lock, condition
+
+
+def test_the_librarys_locks(locks: tuple[Path, int, int]) -> None:
+    path, lock, condition = locks
+    sql = (
+        "SELECT event, count(*), count(DISTINCT tid), count(stack_id) FROM resource_event JOIN resource "
+        "USING (resource_id) WHERE manifest = 'pthread' AND instance = ? GROUP BY event ORDER BY event"
+    )
+    assert read(path, sql, lock) == [("acquire", 200, 2, 200), ("release", 200, 2, 0), ("wait", 200, 2, 200)]
+    assert read(path, sql, condition) == [("acquire", 1, 1, 1), ("release", 1, 1, 0), ("wait", 1, 1, 1)]
+
+
+def test_futexes_name_the_holder(locks: tuple[Path, int, int]) -> None:
+    """A thread waits in the kernel only while the other one has the lock, and the lock says who."""
+    path, lock, _ = locks
+    rows = read(
+        path,
+        "SELECT event, tid, holder FROM resource_event JOIN resource USING (resource_id) "
+        "WHERE manifest = 'futex' AND instance = ? ORDER BY at_ns",
+        lock,
+    )
+    count = Counter(event for event, _, _ in rows)
+    assert count["wait"] > 10 and count["wait"] == count["acquire"] <= count["release"]
+    both = {tid for _, tid, _ in rows}
+    named = [(tid, holder) for event, tid, holder in rows if event == "wait" and holder is not None]
+    assert len(both) == 2 and len(named) > 10  # it may be given back while the wait begins
+    assert all({tid, holder} == both for tid, holder in named)
+
+
+@DISTURBED
+def test_who_waits_for_a_condition_has_given_up_its_lock(tmp_path: Path) -> None:
+    """One waits for a condition all the time, another has its lock, and a third wants it: the second is in the way."""
+    path = tmp_path / "condition.duckdb"
+    with recorded(built(tmp_path, "condition_program.c"), path, load("pthread")) as (run, line):
+        lock, waiter, keeper, asker = (int(word, 16) for word in line.split())
+    assert run.progress.lost == 0
+    sql = (
+        "SELECT event, tid FROM resource_event JOIN resource USING (resource_id) WHERE name = 'mutex' AND instance = ? "
+        "AND event <> 'wait' ORDER BY at_ns"
+    )
+    had = read(path, sql, lock)
+    assert [event for event, _ in had] == ["acquire", "release"] * (len(had) // 2), "one at a time"
+    assert [tid for _, tid in had[::2]] == [tid for _, tid in had[1::2]]
+    assert Counter(tid for _, tid in had[::2]) == {waiter: 1 + WOKEN, keeper: KEPT, asker: KEPT}
+    with Recording.open(str(path)) as opened:
+        table = build_report(opened).get(ResourceTable)
+    assert table is not None
+    first = table.blamed[0]
+    assert (first.resource, first.pathology, first.instance) == ("mutex", "contention", hex(lock))
+    assert first.holder is not None and first.holder.tid == keeper and first.share > 0.9
+    assert first.hold_ns == pytest.approx(KEPT * 100e6, rel=0.2)
+    assert [victim.tid for victim in first.victims][:1] == [asker]
+
+
+def test_who_gives_a_lock_up_does_not_wait_any_more(tmp_path: Path) -> None:
+    """A thread asks for a lock that another one keeps, 5 times for 20 ms, and does something else after that."""
+    path = tmp_path / "timeout.duckdb"
+    with recorded(built(tmp_path, "timeout_program.c"), path, load("pthread"), load("futex")) as (run, line):
+        lock, waiter = (int(word, 16) for word in line.split())
+    assert run.progress.lost == 0
+    sql = (
+        "SELECT event FROM resource_event JOIN resource USING (resource_id) "
+        "WHERE name = 'mutex' AND instance = ? AND tid = ? ORDER BY at_ns"
+    )
+    assert [event for (event,) in read(path, sql, lock, waiter)] == ["wait", "give-up"] * GIVEN_UP
+    with Recording.open(str(path)) as opened:
+        found = events.read(opened)
+        waited = study(found, thresholds.shipped()).waits
+    mine = np.array([actor.tid == waiter for actor in found.actors])[waited.actor]
+    mutex = np.array([place.instance == lock for place in found.places])[waited.place]
+    manifest = np.array([one.manifest for one in found.resources])[found.resource[waited.place]]
+    these = np.flatnonzero(mine & mutex & (manifest == "pthread"))
+    assert len(these) == GIVEN_UP and (waited.how[these] == waits.IN_VAIN).all()
+    ends = read(path, "SELECT at_ns FROM resource_event WHERE event = 'give-up' AND instance = ? ORDER BY at_ns", lock)
+    assert waited.end_ns[these].tolist() == [at for (at,) in ends], "not when it waits next, and not the end"
+
+
+@DISTURBED
+def test_a_deadlock_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "deadlock.duckdb"
+    with recorded(built(tmp_path, "deadlock_program.c", "-g"), path, load("pthread")) as (_, line):
+        first, second, one, other = (int(word, 16) for word in line.split())
+    with Recording.open(str(path)) as opened:
+        report = build_report(opened)
+    table = report.get(ResourceTable)
+    assert table is not None
+    blamed = table.blamed[0]
+    assert blamed.resource == "mutex" and {link.instance for link in blamed.chain} == {hex(first), hex(second)}
+    assert {int(name.split()[-1].strip("()")) for name in blamed.deadlock} == {one, other}
+    assert blamed.holder is not None and blamed.holder.function == "take_both"
+    assert blamed.victims[0].open and "deadlock" in report.findings[0].claim
+
+
+def test_stacks_without_symbols(locks: tuple[Path, int, int]) -> None:
+    """The library's functions have names, the program's have addresses; both are told apart by their files."""
+    path, lock, _ = locks
+    rows = read(
+        path,
+        "SELECT DISTINCT list((function, module.regexp_extract('[^/]*$')) ORDER BY frame) FROM stack WHERE stack_id IN "
+        "(SELECT stack_id FROM resource_event WHERE event = 'wait' AND instance = ?) GROUP BY stack_id",
+        lock,
+    )
+    stacks = [stack for (stack,) in rows]
+    assert len(stacks) == 2  # of either thread
+    for (innermost, library), (caller, program), *_ in stacks:
+        assert "pthread_mutex_lock" in innermost and "libc" in library
+        assert caller is None and program == "program"
