@@ -103,11 +103,12 @@ class Module:
         ring_shift: int | None = None,
         multi: bool = True,
         counters: int = 0,
+        stacks: int = 1,
         joins: Module | None = None,
     ) -> None:
         """Compile the files of probes/bpf/ as one; `multi`: programs will be attached through uprobe_multi links;
-        `counters`: so many kinds of counters per operator; `joins`: an open module whose SHARED_TABLEs
-        (event.bpf.c) this one uses.
+        `counters`: so many kinds of counters per operator; `stacks`: so many are kept at a time; `joins`: an open
+        module whose SHARED_TABLEs (event.bpf.c) this one uses.
 
         Raises BpfError (bcc absent, compile or load refused) with the compiler's or the verifier's first line.
         """
@@ -125,6 +126,7 @@ class Module:
             f"-DRING_CPUS={self.cpus}",
             f"-DMAX_SITES={MAX_SITES}",
             f"-DCOUNTERS={counters}",
+            f"-DMAX_STACKS={stacks}",
             *(("-DJOINS",) if joins else ()),
         ]
         with _kernel_source(), _captured_stderr() as messages:
@@ -223,12 +225,12 @@ class Module:
         return found
 
     def values(self, name: str, keys: Iterable[int]) -> dict[int, bytes]:
-        """The values of a map with keys of u64, for those of `keys` that it holds."""
+        """The values of a map whose keys are integers, for those of `keys` that it holds."""
         table = self._table(name)
         found = {}
         for key in keys:
             with contextlib.suppress(KeyError):
-                found[key] = bytes(table[ctypes.c_uint64(key)])
+                found[key] = bytes(table[table.Key(key)])
         return found
 
     def write(self, name: str, key: int, value: bytes) -> None:

@@ -66,7 +66,7 @@ class Follower:
             old.requests if old else Requests(pid),
             old.calls if old else Calls(session.probes.arguments, lambda: next(session.args_ids)),
             old.device if old and stayed else DeviceCalls(KernelNames(pid, debug_dirs), HostMemory(pid)),
-            old.schedule if old else Schedule(pid, session.probes.thread_names),
+            old.schedule if old else Schedule(pid, session.probes.thread_names, session.stacks),
             old.counters if old else ThreadCounters(pid),
             {(m.inode, m.mappings[0].start) for m in target.modules},
             [site for site in session.sites if site.pid == pid],

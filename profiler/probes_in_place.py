@@ -32,9 +32,10 @@ if TYPE_CHECKING:  # the compiler need not wait until they are loaded
 
 # Always compiled: ggml's programs, the scheduler's, and the maps of calls, which engines have in common. The sources of
 # other engines take longer than these, and are compiled when a target has such an engine.
-SOURCES = ("ggml.bpf.c", "sched.bpf.c", "calls.bpf.c")
+SOURCES = ("ggml.bpf.c", "stacks.bpf.c", "sched.bpf.c", "calls.bpf.c")
 LATER = ("calls.bpf.c",)  # in front of those that are compiled later
 RESOURCES = "resources.bpf.c"  # where they are asked for
+STACKS = 1024  # that the kernel side keeps, of 8 KiB each, until the reader has asked for them
 # A call whose exit is not probed yet would seem to have been left by an exception.
 EXITS = ("call_end", "resource_leave")
 NO_EXPERTS = (0, 0, 0, 0, 0)
@@ -53,15 +54,17 @@ class ProbesInPlace:
         counters: str = "",
         resources: bool = False,
         engines: Iterable[str] = (),
+        stacks: bool = False,
     ) -> None:
         """Compile and map. multi: uprobe_multi links (default: where the kernel has them); counters: per operator,
         one of operator_counters.KINDS_OF; resources: of applications can be recorded, too; engines: names of those that
-        `compile` need not be asked for. Raises BpfError.
+        `compile` need not be asked for; stacks: there is room for more than one. Raises BpfError.
         """
         self.multi = kernel.version() >= kernel.UPROBE_MULTI if multi is None else multi
         sources = tuple(dict.fromkeys((*SOURCES, *_sources(engines), *((RESOURCES,) if resources else ()))))
         self._resources = resources
-        self._bpf = BpfModule(*sources, ring_shift=ring_shift, multi=self.multi, counters=KINDS_OF.get(counters, 0))
+        self._bpf = BpfModule(*sources, ring_shift=ring_shift, multi=self.multi, counters=KINDS_OF.get(counters, 0),
+                              stacks=STACKS if stacks else 1)  # fmt: skip
         self._modules = dict.fromkeys(sources, self._bpf)
         self.counters = OperatorCounters(self._bpf, counters) if counters else None
         self.rings = Rings(
@@ -247,7 +250,11 @@ class ProbesInPlace:
 
     def stacks(self, keys: Iterable[int]) -> dict[int, bytes]:
         """The stacks with these keys, as far as they are still there."""
-        return self._bpf.values("resource_stacks", keys)
+        return self._bpf.values("user_stacks", keys)
+
+    def away_since(self, tids: Sequence[int]) -> dict[int, int]:
+        """Of those of these threads that do not run since when, as far as it was seen."""
+        return {tid: int.from_bytes(raw[:8], "little") for tid, raw in self._bpf.values("away_threads", tids).items()}
 
     @property
     def resource_losses(self) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from flowprof.profiler.probes_in_place import ALWAYS, ProbesInPlace
 from flowprof.profiler.resources.events import ResourceEvents
 from flowprof.profiler.resources.sampler import Sampled, Sampler
 from flowprof.profiler.session import Progress, Session, now_ns
+from flowprof.profiler.stacks import Stacks
 from flowprof.profiler.store import Recording
 from flowprof.profiler.windows import Controller
 from flowprof.profiler.writer import Writer
@@ -53,10 +54,12 @@ class Recorder:
         self._options = options
         self._on_progress = on_progress
         self._probes = probes or ProbesInPlace(
-            options.ring_shift, options.multi, options.counters, bool(options.manifests), plan.engines()
-        )
-        resources = ResourceEvents(options.manifests, self._probes.stacks)
-        self.session = session = Session(options, plan, recording, self._probes, list(plan.sites), resources)
+            options.ring_shift, options.multi, options.counters, bool(options.manifests), plan.engines(),
+            stacks=bool(options.manifests) or "sched" in options.levels,
+        )  # fmt: skip
+        stacks = Stacks(self._probes.stacks)
+        resources = ResourceEvents(options.manifests, stacks)
+        self.session = session = Session(options, plan, recording, self._probes, list(plan.sites), resources, stacks)
         self._writer = Writer(session)
         self._graphs = LiveGraphs(session, self._writer)
         self._intake = Intake(session, self._graphs, self._writer)
@@ -90,6 +93,7 @@ class Recorder:
             finally:
                 if self.session.windows:  # before detaching, which takes a while: what comes then does not count
                     self._windows.close_last()
+                    self._writer.write_open_waits()
                 self._probes.detach()
             self._finish()
         finally:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from flowprof.profiler import kernel, ring
+from flowprof.profiler.stacks import Stacks
 from numpy.typing import NDArray
 
 Events = NDArray[np.void]
@@ -33,9 +34,10 @@ _MAX_WAITS = 64  # uninterruptible waits of one fault
 class Schedule:
     """Decodes one process's scheduler events; keeps the last millisecond for the next call: a fault may follow."""
 
-    def __init__(self, pid: int, names: Callable[[Sequence[int]], Mapping[int, str]]) -> None:
+    def __init__(self, pid: int, names: Callable[[Sequence[int]], Mapping[int, str]], stacks: Stacks) -> None:
         self._pid = pid
         self._names = names  # of tids, as far as known
+        self._stacks = stacks
         self._known: dict[int, str] = {}
         self._processes: dict[int, int] = {}  # thread of another program → its process; 0 unknown
         self._process_names: dict[int, str] = {}
@@ -63,7 +65,7 @@ class Schedule:
     def _states(self, away: Events, in_fault: NDArray[np.bool_]) -> Columns:
         out, woken, back = away["b"].view(np.int64), away["c"].view(np.int64), away["at_ns"]
         waker, runner = away["d"].astype(np.uint32).astype(np.int32), (away["d"] >> np.uint64(32)).astype(np.int32)
-        left = away["a"]
+        left = away["a"] & np.uint64(0xFFFFFFFF)
         blocked = woken > 0
         state = np.select(
             [in_fault, (left & _STOPPED) > 0, (left & _UNINTERRUPTIBLE) > 0], ["fault", "stopped", "disk"], "sleeping"
@@ -73,6 +75,9 @@ class Schedule:
         queued = back > ready
         queues = _rows(away[queued], ready[queued], back[queued], np.full(queued.sum(), "runnable"), runner[queued])
         columns = {name: np.concatenate([waits[name], queues[name]]) for name in waits}
+        taken = self._stacks.numbers(away["a"] >> np.uint64(32), away)
+        stacks = np.concatenate([taken[blocked], np.zeros(queued.sum(), np.int32)])
+        columns["stack_id"] = np.ma.masked_array(stacks, stacks == 0)
         columns["by_comm"] = self._comms(columns["by_tid"])
         self._own.update(int(tid) for tid in os.listdir("/proc/self/task"))
         ours = np.isin(columns["by_tid"], list(self._own))

@@ -25,6 +25,7 @@ from flowprof.profiler.probes_in_place import ProbesInPlace
 from flowprof.profiler.requests import Requests
 from flowprof.profiler.resources.events import ResourceEvents
 from flowprof.profiler.schedule import Schedule
+from flowprof.profiler.stacks import Stacks
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import Target
 
@@ -90,6 +91,7 @@ class Session:
     probes: ProbesInPlace
     sites: list[PlannedSite]
     resources: ResourceEvents
+    stacks: Stacks
     pending_resources: list[np.ndarray] = field(default_factory=list)
     sched_sites: dict[str, int] = field(default_factory=dict)  # id of a kernel event → site number
     processes: dict[int, Process] = field(default_factory=dict)  # by pid

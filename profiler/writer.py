@@ -10,9 +10,9 @@ from flowprof.profiler import __version__, ceilings, ceilings_file, facts, host
 from flowprof.profiler.describe import GraphDescription
 from flowprof.profiler.graphs import graph_columns, node_columns
 from flowprof.profiler.neighbours import Neighbour
+from flowprof.profiler.open_waits import open_waits
 from flowprof.profiler.plan import Plan
 from flowprof.profiler.planned_site import PlannedSite
-from flowprof.profiler.resources.stacks import stack_columns
 from flowprof.profiler.session import Process, Session, now_ns
 from flowprof.profiler.store import read_sql
 from flowprof.profiler.target import threads_of
@@ -117,6 +117,13 @@ class Writer:
                     session.windows.remove(window)
         session.batch.write(session.recording)
 
+    def write_open_waits(self) -> None:
+        """Where threads wait that have not come back; as long as the probes are in place."""
+        session = self._session
+        for pid, process in session.processes.items():
+            if process.ended_ns is None:
+                session.batch.put("open_wait", open_waits(pid, session.stacks, session.probes.away_since))
+
     def finish(self, neighbours: Sequence[Neighbour]) -> None:
         """The last batch: windows, hits, threads, and the word that the end was clean. The probes are detached."""
         session = self._session
@@ -158,7 +165,7 @@ class Writer:
         session = self._session
         sites = {site.site_id: site for site in session.sites}
         modules = {pid: process.target.modules for pid, process in session.processes.items()}
-        columns = stack_columns(session.resources.stacks, sites, modules)
+        columns = session.stacks.columns(sites, modules)
         if columns["stack_id"]:
             session.recording.append("stack", columns)
 

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.report import Report
+from flowprof.profiler.sections.blocked import BlockedTable
 from flowprof.profiler.sections.bound import BOUNDS
 from flowprof.profiler.sections.counters import CounterTable
 from flowprof.profiler.sections.cuda_host import CudaHost
@@ -52,7 +53,7 @@ MAX_VERDICTS = 500  # rows of the table
 SECTIONS = {  # what a finding is about, by the analyzer that made it: the part of the page, and its name
     "summary": ("time", "Timeline"), "operators": ("operators", "Operators"), "layers": ("layers", "Layers and blocks"),
     "blocks": ("layers", "Layers and blocks"), "verdicts": ("bounds", "Bounds"), "threads": ("waits", "Waits"),
-    "waits": ("waits", "Waits"), "counters": ("waits", "Waits"),
+    "waits": ("waits", "Waits"), "blocked": ("waits", "Waits"), "counters": ("waits", "Waits"),
     "operator_counters": ("bounds", "Bounds"), "thread_count": ("waits", "Waits"),
     "experts": ("experts", "Experts"),
     "drift": ("context", "Context"), "dag": ("graph", "Graph"), "requests": ("requests", "Requests"),
@@ -100,6 +101,7 @@ def render(report: Report, timeline: Timeline) -> str:
         findings=_findings(report),
         verdicts=verdicts,
         waits=report.get(WaitTable),
+        blocked=report.get(BlockedTable),
         advice=report.get(ThreadAdviceTable),
         processes=report.get(ProcessTable),
         counters=report.get(CounterTable),

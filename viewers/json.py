@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flowprof.profiler.report import Report
+from flowprof.profiler.sections.blocked import BlockedTable
 from flowprof.profiler.sections.counters import CounterTable
 from flowprof.profiler.sections.coverage import Coverage
 from flowprof.profiler.sections.cuda_host import CudaHost
@@ -61,6 +62,7 @@ def document(report: Report) -> dict[str, Any]:
         "verdicts": _verdicts(report.get(VerdictTable)),
         "threads": _threads(threads, report.get(WaitTable)),
         "waits": _waits(report.get(WaitTable)),
+        "blocked": asdict(blocked) if (blocked := report.get(BlockedTable)) else {},
         "thread_count": asdict(advice) if (advice := report.get(ThreadAdviceTable)) else {},
         "counters": asdict(counters) if (counters := report.get(CounterTable)) else {},
         "operator_counters": asdict(counted) if (counted := report.get(OperatorCounterTable)) else {},

@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from flowprof.viewers.quantity import SPACE
+
 Row = tuple[Any, ...]
 MAX_WIDTH = 60
 
@@ -52,7 +54,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = "".join(c if c.isprintable() or c == SPACE else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= MAX_WIDTH else text[: MAX_WIDTH - 1] + "…"
 
 

@@ -35,7 +35,7 @@ enum kind {
 	REQUEST_RESULT = 6, /* a=task id b=slot */
 	REQUEST_DONE = 7,  /* a=task id */
 	CALL = 8,        /* a=first argument: a plain call (tests, watch) */
-	OFF_CPU = 9,     /* a thread runs again: a=state it left in b=since c=woken (0: preempted) d=runner << 32 | waker ith=cpu */
+	OFF_CPU = 9,     /* a thread runs again: a=state it left in | key of the stack << 32 b=since c=woken (0: preempted) d=runner << 32 | waker ith=cpu */
 	MAJOR_FAULT = 10, /* a=address */
 	EXPERTS = 11,    /* a…d=up to 8 experts that one token uses (i32; -1: none) at_ns=the operator's start; ith, see expert_ids */
 	CALL_RETURN = 13, /* a function returned: a=start b=number of the call c=number of the call around it (0: none)

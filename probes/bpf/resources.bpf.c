@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
- * Resources of the application: somebody waits for, gets, uses or gives back one. Compiled behind event.bpf.c.
+ * Resources of the application: somebody waits for, gets, uses or gives back one. Compiled behind event.bpf.c and stacks.bpf.c.
  *
  * What happens at a site, and how its values are read, the loader says in taps (profiler/resources/taps.py); a site's
  * cookie names its first one: site | site of the entry << 16 | tap + 1 << 32 | SAVES. Arguments are gone when a function
@@ -13,8 +13,6 @@ enum tap_way { SELECTION, CONDITION, INSTANCE, UNIT, UNITS, TASK, HOLDER, VARIAB
 #define MAX_TAPS 1024
 #define TAPS_PER_SITE 4
 #define RESOURCE_DEPTH 16 /* a power of two */
-#define STACK_BYTES 8192
-#define STACK_STEP 512
 #define STACK_TOP 12 /* words */
 #define SAVES (1UL << 48)
 #define GAVE_UP (1U << 31)
@@ -62,15 +60,6 @@ struct resource_frames { /* of a thread */
 BPF_TABLE("lru_hash", u32, struct resource_frames, resource_threads, 4096); /* threads come and go */
 BPF_ARRAY(no_resource_frames, struct resource_frames, 1); /* zeros: too large for the stack */
 BPF_ARRAY(resource_not_kept, u64, 1);                     /* entries for which there was no room */
-
-/* A stack that the reader unwinds: rip, rsp, rbp, rbx, r12 … r15, and what lies from rsp on. By its key. */
-struct resource_stack {
-	u64 registers[8];
-	u32 length, pad;
-	u8 bytes[STACK_BYTES];
-};
-BPF_TABLE("lru_hash", u64, struct resource_stack, resource_stacks, 1024);
-BPF_ARRAY(no_resource_stack, struct resource_stack, 1);
 
 struct values {
 	u64 words[8]; /* six arguments; what is returned */
@@ -130,30 +119,16 @@ static inline int compares(u32 comparison, s64 value, s64 number)
 	}
 }
 
-#if defined(__x86_64__)
-/* Whether a call ends where this points to: e8 with a displacement, or ff /2 in its lengths. */
-static inline int behind_a_call(u64 address)
-{
-	u8 b[8];
-	if (read_user(b, sizeof(b), (void *)(address - sizeof(b))))
-		return 0;
-	return b[3] == 0xe8 || (b[6] == 0xff && (b[7] & 0x38) == 0x10) || (b[5] == 0xff && (b[6] & 0x38) == 0x10) ||
-	       (b[4] == 0xff && (b[5] & 0x38) == 0x10) || (b[2] == 0xff && (b[3] & 0x38) == 0x10) ||
-	       (b[1] == 0xff && (b[2] & 0x38) == 0x10);
-}
-#endif
-
-/* The key of the stack; it is kept when it is new. What tells stacks apart cheaply: the site, the caller, its caller where
- * frame pointers are kept, how deep it is (within a page: stacks of threads begin alike), and the return addresses on its
- * top that lie near the caller (where a heap may lie, too: a call stands before each). */
-static inline u32 stack_key(struct pt_regs *ctx, u32 site, struct values *v)
+/* The key of the stack at a site. What tells stacks apart cheaply: the site, the caller, its caller where frame pointers
+ * are kept, how deep it is (within a page: stacks of threads begin alike), and the return addresses on its top that lie
+ * near the caller (where a heap may lie, too: a call stands before each). */
+static inline u32 stack_key(struct pt_regs *ctx, u32 site, struct values *v, int in_kernel)
 {
 #if defined(__x86_64__)
-	if (!ctx)
-		return 0; /* the kernel does not tell a system call's registers */
+	if (in_kernel)
+		return stack_at_kernel(site);
 	/* Without frame pointers rbp may point to any variable, and each of its values would be another stack. */
 	u64 frame[2] = {}, outer = 0, fp = ctx->bp;
-	u32 zero = 0;
 	if (fp > v->sp && fp - v->sp < 1 << 16 && !read_user(frame, sizeof(frame), (void *)fp) && frame[0] > fp &&
 	    frame[0] - fp < 1 << 16)
 		outer = frame[1];
@@ -164,32 +139,8 @@ static inline u32 stack_key(struct pt_regs *ctx, u32 site, struct values *v)
 		if (!((top[i] ^ v->caller) >> 24) && behind_a_call(top[i]))
 			outer = (outer ^ top[i]) * 0xFF51AFD7ED558CCDUL;
 	outer ^= (v->sp & 0xff0) << 32;
-	u64 key = (v->caller * 0x9E3779B97F4A7C15UL) ^ (outer * 0xD6E8FEB86659FD93UL) ^ site;
-	key = (key ^ key >> 32) & 0xffffffff;
-	key |= !key;
-	if (resource_stacks.lookup(&key))
-		return key;
-	struct resource_stack *none = no_resource_stack.lookup(&zero);
-	if (!none)
-		return 0;
-	resource_stacks.update(&key, none);
-	struct resource_stack *s = resource_stacks.lookup(&key);
-	if (!s)
-		return 0;
-	u64 registers[8] = {ctx->ip, ctx->sp, ctx->bp, ctx->bx, ctx->r12, ctx->r13, ctx->r14, ctx->r15};
-	__builtin_memcpy(s->registers, registers, sizeof(registers));
-	/* As much as there is: the last page of a stack may end before. */
-	if (!read_user(s->bytes, STACK_BYTES, (void *)ctx->sp)) {
-		s->length = STACK_BYTES;
-		return key;
-	}
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < STACK_BYTES / STACK_STEP; i++) {
-		if (read_user(s->bytes + i * STACK_STEP, STACK_STEP, (void *)(ctx->sp + i * STACK_STEP)))
-			break;
-		s->length = (i + 1) * STACK_STEP;
-	}
-	return key;
+	struct stack_registers regs = {ctx->ip, ctx->sp, ctx->bp, ctx->bx, ctx->r12, ctx->r13, ctx->r14, ctx->r15};
+	return kept_stack(&regs, (v->caller * 0x9E3779B97F4A7C15UL) ^ (outer * 0xD6E8FEB86659FD93UL) ^ site);
 #else
 	return 0;
 #endif
@@ -221,7 +172,9 @@ static inline void report_event(u16 kind, u32 site, u32 ith, u64 now, u64 a, u64
 	publish(e, index);
 }
 
-static inline void report_tap(struct pt_regs *ctx, u32 number, u32 site, u64 now, struct values *v, struct tap *t)
+/* in_kernel: of a system call, whose program has no registers in its ctx. */
+static inline void report_tap(struct pt_regs *ctx, u32 number, u32 site, u64 now, struct values *v, struct tap *t,
+			      int in_kernel)
 {
 	u64 words[TAP_WAYS] = {};
 	u32 read = 0, ways = t->variables ? TAP_WAYS : VARIABLES, gave_up = 0;
@@ -243,7 +196,7 @@ static inline void report_tap(struct pt_regs *ctx, u32 number, u32 site, u64 now
 		}
 		words[i] = word;
 	}
-	u32 key = t->takes_stack && !gave_up ? stack_key(ctx, site, v) : 0;
+	u32 key = t->takes_stack && !gave_up ? stack_key(ctx, site, v, in_kernel) : 0;
 	u64 units = packed_units(words[UNITS]) | (u64)key << 32;
 	if (!t->only_variables)
 		report_event(RESOURCE, site, number | read << 16 | gave_up, now, words[INSTANCE], words[UNIT], units, words[TASK]);
@@ -256,7 +209,7 @@ static inline void report_tap(struct pt_regs *ctx, u32 number, u32 site, u64 now
 			     words[VARIABLES + 2], words[VARIABLES + 3]);
 }
 
-static inline void report_taps(struct pt_regs *ctx, u64 cookie, u64 now, struct values *v)
+static inline void report_taps(struct pt_regs *ctx, u64 cookie, u64 now, struct values *v, int in_kernel)
 {
 	u32 next = cookie >> 32 & 0xffff;
 #pragma clang loop unroll(disable)
@@ -267,7 +220,7 @@ static inline void report_taps(struct pt_regs *ctx, u64 cookie, u64 now, struct 
 		struct tap *t = taps.lookup(&number);
 		if (!t)
 			return;
-		report_tap(ctx, number, cookie & 0xffff, now, v, t);
+		report_tap(ctx, number, cookie & 0xffff, now, v, t, in_kernel);
 		next = t->next;
 	}
 }
@@ -334,7 +287,7 @@ int resource_enter(struct pt_regs *ctx)
 			count_one(resource_not_kept.lookup(&zero));
 		}
 	}
-	report_taps(ctx, cookie, now, &v);
+	report_taps(ctx, cookie, now, &v, 0);
 	return 0;
 }
 
@@ -361,7 +314,7 @@ int resource_leave(struct pt_regs *ctx)
 		__builtin_memcpy(v.words, top->args, sizeof(top->args));
 		v.caller = top->caller;
 	}
-	report_taps(ctx, cookie, now, &v);
+	report_taps(ctx, cookie, now, &v, 0);
 	return 0;
 }
 
@@ -400,7 +353,7 @@ int resource_syscall(struct syscall_enter *ctx)
 		__builtin_memcpy(args.args, v.words, sizeof(args.args));
 		syscalls_open.update(&tid, &args);
 	}
-	report_taps(NULL, cookie, now, &v);
+	report_taps(NULL, cookie, now, &v, 1);
 	return 0;
 }
 
@@ -417,6 +370,6 @@ int resource_syscall_end(struct syscall_exit *ctx)
 	struct values v = {};
 	v.words[6] = ctx->returned;
 	__builtin_memcpy(v.words, args->args, sizeof(args->args));
-	report_taps(NULL, cookie, now, &v);
+	report_taps(NULL, cookie, now, &v, 1);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * The scheduler, as far as it concerns the targets' threads: why a thread did not run, for how long, and because of whom.
- * Compiled behind event.bpf.c. A thread that goes is remembered; one event is written when it comes back.
+ * Compiled behind event.bpf.c and stacks.bpf.c. A thread that goes is remembered; one event is written when it comes back.
  *
  * The structs are the kernel's tracepoint records as user space reads them (profiler/tracepoints.py compares them with the
  * running kernel's own description before anything is attached).
@@ -37,6 +37,8 @@ struct away {      /* a thread of a target that does not run */
 	u32 tgid;
 	u32 cpu;
 	u32 waker;
+	u32 stack; /* its key; 0: it did not wait by itself */
+	u32 pad;
 };
 
 struct name {
@@ -141,7 +143,7 @@ int sched_switch(struct switch_record *ctx)
 			e->pid = back->tgid;
 			e->tid = next;
 			e->ith = cpu;
-			e->a = back->state;
+			e->a = back->state | (u64)back->stack << 32;
 			e->b = back->out;
 			e->c = back->woken;
 			e->d = (u64)runner << 32 | back->waker; /* runner: on whose account it waited for a processor */
@@ -159,7 +161,9 @@ int sched_switch(struct switch_record *ctx)
 		here->longest = 0;
 		here->ended = now;
 		here->tid = next;
-		if (!(gone.state & 0xff))
+		if (gone.state & 0xff)
+			gone.stack = stack_at_kernel(bpf_get_attach_cookie(ctx));
+		else
 			note_name(next, ctx->next_comm);
 		if (away_threads.lookup(&prev))
 			note_unseen_return();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowprof.profiler.analyzers import (
+    blocked,
     blocks,
     counters,
     cuda_host,
@@ -37,6 +38,7 @@ ANALYZERS: tuple[Analyzer, ...] = (
     verdicts.ANALYZER,
     threads.ANALYZER,
     waits.ANALYZER,
+    blocked.ANALYZER,
     torch_operators.ANALYZER,
     gpu.ANALYZER,
     cuda_host.ANALYZER,

@@ -37,7 +37,12 @@ class Loss:
 
     @property
     def others(self) -> list[WaitCause]:
-        return [cause for cause in self.causes if not cause.by_own_process]
+        return [cause for cause in self.causes if not cause.by_own_process and cause.by_tid]
+
+    @property
+    def idle(self) -> list[WaitCause]:
+        """Nobody was in the way."""
+        return [cause for cause in self.causes if not cause.by_tid]
 
     @property
     def by_itself(self) -> bool:

@@ -82,9 +82,11 @@ def _no_processor(price: _Price, neighbours: Sequence[Neighbour], crowded: bool)
     """Threads could run and had no processor: because of a quota, of somebody else, or of each other."""
     loss = price.loss
     siblings, others = loss.siblings, loss.others
-    idle = [cause for cause in others if not cause.by_tid and cause.total_ns >= THROTTLED_NS * cause.times]
-    if 2 * total(idle) > total(loss.causes):
-        return _throttled(price, idle)
+    held_off = [cause for cause in loss.idle if cause.total_ns >= THROTTLED_NS * cause.times]
+    if 2 * total(held_off) > total(loss.causes):
+        return _throttled(price, held_off)
+    if 2 * total(loss.idle) > total(loss.causes):
+        return None if crowded else _woken(price, loss.idle)  # crowded: threads.oversubscribed says why they sleep
     if not loss.by_itself:
         return _preempted(price, others)
     if crowded:
@@ -108,6 +110,21 @@ def _throttled(price: _Price, idle: list[WaitCause]) -> Finding:
         ),
         "Look at nr_throttled in the cpu.stat of the process's cgroup: raise cpu.max (docker --cpus, Kubernetes "
         "limits), or start the server with no more --threads than the quota has processors.",
+    )
+
+
+def _woken(price: _Price, idle: list[WaitCause]) -> Finding:
+    times, longest = sum(cause.times for cause in idle), max(cause.longest_ns for cause in idle)
+    return price.finding(
+        "waits.wakeup",
+        f"Woken threads wait until an idle processor has come back for them: {price.lost}",
+        (
+            f"{times} times, {total(idle) / times / 1e3:.1f} µs in the mean, {longest / 1e6:.2f} ms at most, on "
+            "processors with nothing else to do",
+        ),
+        "They pay this whenever they sleep for short: let them spin at barriers (llama.cpp: --poll 100; OpenMP: "
+        "OMP_WAIT_POLICY=active), with no more --threads than processors; on the machine, look at its idle states, "
+        "of a virtual one at its host's halt polling (kvm.halt_poll_ns).",
     )
 
 

@@ -14,6 +14,9 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
   cgroups, nice), or give the engine fewer threads than there are processors.
 * `waits.throttled`: threads could run and did not, while their processor idled: a cgroup's quota (docker --cpus).
   Raise it (cpu.max, Kubernetes limits), or start no more --threads than it has processors.
+* `waits.wakeup`: threads that slept for short were woken, and waited until an idle processor had come back for them
+  (idle states, a virtual processor that its host has to start again), 5 % of a phase or more. Let them spin (--poll,
+  OMP_WAIT_POLICY=active), or see to the machine's idle states.
 * `waits.shared_processor`: threads of the server took turns on one processor. Their affinity lets them use fewer
   processors than there are threads: --threads, taskset, docker --cpuset-cpus. When the pool has more threads than the
   process has processors, that is `threads.oversubscribed`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from flowprof.profiler import ring
@@ -11,10 +11,10 @@ from flowprof.profiler.planned_site import MAX_TAPS, PlannedSite
 from flowprof.profiler.resources.expression import Way
 from flowprof.profiler.resources.manifest import EVENTS, Manifest
 from flowprof.profiler.resources.taps import SAMPLE, WAYS, Tap
+from flowprof.profiler.stacks import Stacks
 from numpy.typing import NDArray
 
 KINDS = (ring.RESOURCE, ring.RESOURCE_HOLDER, ring.RESOURCE_VARIABLES)
-MAX_STACKS = 4096  # distinct ones that are kept
 SAVES = 1 << 48  # in a site's cookie
 _EVENTS = np.array([*EVENTS, "give-up"], object)
 _GAVE_UP = 1 << 31  # in `ith`
@@ -22,16 +22,13 @@ _INSTANCE, _UNIT, _UNITS, _TASK, _HOLDER = range(len(WAYS))
 _READ = 18  # bits of `ith` say which ways could be read: from here on, behind the conditions'
 _VARIABLES = _READ + len(WAYS)
 
-Look = Callable[[Iterable[int]], Mapping[int, bytes]]
-
 
 class ResourceEvents:
     """The resources of a session, and what happened to them."""
 
-    def __init__(self, manifests: Sequence[Manifest], look: Look) -> None:
-        """look: the stacks behind keys, as bytes (struct resource_stack), as far as they are still there."""
+    def __init__(self, manifests: Sequence[Manifest], stacks: Stacks) -> None:
         self._manifests = manifests
-        self._look = look
+        self._stacks = stacks
         self._taps: list[Tap] = []
         names = [(manifest.name, resource.name) for manifest in manifests for resource in manifest.resources]
         self._resources = {name: number for number, name in enumerate(names, 1)}
@@ -39,8 +36,6 @@ class ResourceEvents:
         # (function, type, source); numbered in their order, from 1
         self._numbers: dict[tuple[int, str, str], int] = {}
         self._written_variables = 0
-        self._stack_ids: dict[int, int | None] = {0: None}  # by key
-        self.stacks: dict[int, tuple[int, int, bytes]] = {}  # stack's number → process, site, struct resource_stack
         self.unknown = 0  # events that are not recorded: of which resource they are could not be read
 
     def know(self, sites: Iterable[PlannedSite]) -> tuple[dict[int, bytes], dict[int, int]]:
@@ -127,10 +122,7 @@ class ResourceEvents:
 
         units = (events["c"] & 0xFFFFFFFF).astype(np.int64)
         units = np.where(units >> 31, (units & 0x7FFFFFFF) << 12, units)  # as packed_units() of resources.bpf.c
-        keys, key_at = np.unique(events["c"] >> 32, return_inverse=True)
-        firsts = np.unique(key_at, return_index=True)[1]
-        self._keep_stacks(keys.tolist(), events[firsts])
-        ids = np.array([self._stack_ids.get(key) or 0 for key in keys.tolist()], np.int32)[key_at]
+        stacks = self._stacks.numbers(events["c"] >> 32, events)
         return {
             "at_ns": events["at_ns"], "pid": events["pid"], "tid": events["tid"],
             "resource_id": number[tap],
@@ -139,7 +131,7 @@ class ResourceEvents:
             "unit": np.ma.masked_array(events["b"].view(np.int64), unknown(_UNIT)),
             "units": np.where(unknown(_UNITS), 1, units),
             "task": np.ma.masked_array(events["d"].view(np.int64), unknown(_TASK)),
-            "stack_id": np.ma.masked_array(ids, ids == 0), "site_id": events["site"].astype(np.int32),
+            "stack_id": np.ma.masked_array(stacks, stacks == 0), "site_id": events["site"].astype(np.int32),
         }  # fmt: skip
 
     def _resource(self, tap: Tap) -> int:
@@ -150,16 +142,6 @@ class ResourceEvents:
         key = (resource, name, expression)
         self._variables.setdefault(key, (function, way.kind.type, way.kind.source))
         return self._numbers.setdefault(key, len(self._numbers) + 1)
-
-    def _keep_stacks(self, keys: Sequence[int], events: NDArray[np.void]) -> None:
-        """events: one with each of the keys."""
-        new = {key: event for key, event in zip(keys, events, strict=True) if key not in self._stack_ids}
-        found = self._look(new)
-        for key, event in new.items():
-            raw = found.get(key)
-            if len(self.stacks) < MAX_STACKS and raw is not None:
-                self._stack_ids[key] = number = len(self.stacks) + 1
-                self.stacks[number] = (int(event["pid"]), int(event["site"]), raw)
 
     def _samples(self, events: NDArray[np.void], tap: NDArray[np.int64]) -> Columns:
         numbers, spare = np.zeros((len(self._taps), 4), np.int32), np.zeros((len(self._taps), 4), np.int64)

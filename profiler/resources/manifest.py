@@ -19,7 +19,7 @@ A TOML file. What is shipped lies in probes/resources; `flowprof resources scan`
     [[resource.event]]
     event = "acquire"                   # wait, acquire, use, release
     function = 'pool_get\\(.*\\)|pool_get'  # regular expression over whole names, demangled; or
-    # syscall = "futex"                 # a system call, by its name in the kernel's tracepoints; it has no stack
+    # syscall = "futex"                 # a system call, by its name in the kernel's tracepoints
     at = "return"                       # entry (default), return
     no_unwind = false                   # true: neither an exception nor a cancellation ever leaves the function
     when = "ret != 0"                   # only then: an expression, one of == != < > <= >=, and a number; or two of
@@ -241,7 +241,7 @@ def _event(table: _Table) -> Event:
     return Event(
         event, function, syscall, table.one_of("at", ("entry", "return"), "entry"),
         table.get("no_unwind", bool, False),
-        table.get("stack", bool, event in ("wait", "acquire") and not syscall),
+        table.get("stack", bool, event in ("wait", "acquire")),
         **{name: table.text(name, "") for name in _EXPRESSIONS}, 
         unless=table.pattern("unless", ""), variables=tuple(variables.items()), line=table.line(),
     )  # fmt: skip

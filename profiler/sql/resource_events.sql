@@ -1,8 +1,5 @@
 -- Events of resources until $last (ns), each with the number of who and where it is of: as in resource_actors.sql.
-WITH alike AS MATERIALIZED (   -- of stacks with equal frames the first one's number
-    SELECT stack_id, min(stack_id) OVER (PARTITION BY frames) AS first_id
-    FROM (SELECT stack_id, list((module, address, function) ORDER BY frame) AS frames FROM stack GROUP BY stack_id)
-), who AS MATERIALIZED (
+WITH alike AS MATERIALIZED (FROM equal_stack), who AS MATERIALIZED (
     SELECT *, row_number() OVER (ORDER BY resource_id, pid, instance, tid, task) - 1 AS number
     FROM (SELECT DISTINCT resource_id, pid, instance, tid, task FROM resource_step)
 )

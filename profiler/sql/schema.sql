@@ -114,7 +114,15 @@ CREATE TABLE thread_state (    -- a stretch of time in which a thread of the tar
                                -- fault: reads a page of a mapped file from disk; disk: other uninterruptible waits;
                                -- stopped: SIGSTOP, or a debugger
     by_tid INTEGER,            -- runnable: who ran in its place; else who woke it (0: an interrupt, or nobody's)
-    by_comm VARCHAR            -- name of that thread; NULL unknown
+    by_comm VARCHAR,           -- name of that thread; NULL unknown
+    stack_id INTEGER           -- as in stack: where it went to wait; NULL: it did not, or none was taken
+);
+
+CREATE TABLE open_wait (       -- threads that did not run when the recording ended: their wait has no end in it
+    pid INTEGER, tid INTEGER,
+    state VARCHAR,             -- sleeping, disk, stopped, as in thread_state
+    since_ns BIGINT,           -- NULL: it did not run while it was recorded, or the scheduler was not recorded
+    stack_id INTEGER           -- as in stack; NULL: it could not be read
 );
 
 CREATE TABLE counter (         -- what the kernel counted for each thread while the recording ran
@@ -291,14 +299,14 @@ CREATE TABLE resource_event (  -- somebody waits for, gets, uses or gives back u
     site_id INTEGER            -- as in probe_site
 );
 
-CREATE TABLE stack (           -- distinct stacks of calls at events of resources
+CREATE TABLE stack (           -- stacks of calls at events of resources and where threads went to wait; some are equal
     stack_id INTEGER,
-    frame SMALLINT,            -- 0: the function of the event; then its callers
+    frame SMALLINT,            -- 0: the function of the event, or where the kernel was called; then its callers
     module VARCHAR,            -- file
     address BIGINT,            -- of the call in that file, as its own headers count
     function VARCHAR,          -- demangled; NULL: no symbol covers it
     source VARCHAR,            -- file:line where the file has line tables; NULL otherwise
-    how VARCHAR                -- exact: the probed function itself; unwound: by .eh_frame; frame-pointer; scanned: a word of
+    how VARCHAR                -- exact: the first one itself; unwound: by .eh_frame; frame-pointer; scanned: a word of
                                -- the stack that follows a call instruction (a guess)
 );
 

@@ -133,6 +133,17 @@ SELECT s.* REPLACE (
 FROM thread_state s ASOF LEFT JOIN faulty f ON s.pid = f.pid AND s.start_ns >= f.start_ns
 LEFT JOIN other o ON o.tid = s.by_tid;
 
+CREATE OR REPLACE VIEW equal_stack AS     -- stacks with equal frames: all of them with the first one's number
+SELECT stack_id, min(stack_id) OVER (PARTITION BY frames) AS first_id
+FROM (SELECT stack_id, list((module, address, function) ORDER BY frame) AS frames FROM stack GROUP BY stack_id);
+
+CREATE OR REPLACE VIEW barrier_stack AS   -- stacks of threads that wait for each other: in OpenMP's library, or in ggml's own barrier
+SELECT stack_id FROM stack GROUP BY stack_id
+HAVING regexp_matches(
+    arg_min(module, frame) FILTER (NOT regexp_matches(module, '/(libc|libpthread|ld-linux)[-.\w]*$')),
+    '/lib(gomp|omp|iomp5)[-.\w]*$')
+    OR bool_or(function = 'ggml_barrier' AND frame < 8);
+
 CREATE OR REPLACE VIEW expert_read AS     -- one row per graph execution and layer of experts whose ids were read
 SELECT
     u.exec_id, u.node_index, e.graph_id, g.pid, g.phase, e.start_ns,

@@ -1,6 +1,7 @@
 -- Where every pool thread's time went, from graph executions at thread level (ns), by phase. A thread makes no progress
 -- while it is off the processor, so a stretch off the processor lies within one operator, and there in one of two parts:
--- before its work was done, or at the barrier. Operators without a barrier behind them are all work.
+-- before its work was done, or at the barrier. Some operators have barriers inside: who sleeps there is known by its stack.
+-- Operators without a barrier behind them are all work.
 -- Of the executions $first to $last, which ran from $from_ns to $to_ns: the join takes memory.
 WITH within AS MATERIALIZED (
     FROM measured_graph WHERE level = 'thread' AND exec_id BETWEEN $first AND $last
@@ -17,7 +18,8 @@ WITH within AS MATERIALIZED (
     FROM ran UNION ALL BY NAME FROM begun
 ), away AS (  -- per execution first: its phase comes later, so that millions of rows need not carry it
     SELECT v.exec_id, v.tid, s.state,
-           s.start_ns >= v.compute_end_ns AS at_barrier,
+           s.start_ns >= v.compute_end_ns AS behind,  -- its work
+           behind OR s.stack_id IN (FROM barrier_stack) AS at_barrier,
            least(s.end_ns, v.end_ns) - s.start_ns AS ns
     FROM absence s ASOF JOIN visit v ON s.tid = v.tid AND s.start_ns >= v.start_ns
     WHERE s.start_ns < v.end_ns
@@ -29,8 +31,8 @@ WITH within AS MATERIALIZED (
            sum(ns) FILTER (state NOT IN ('runnable', 'fault') AND NOT (at_barrier AND state = 'sleeping')) AS blocked_ns,
            sum(ns) FILTER (state = 'stopped') AS stopped_ns,
            sum(ns) FILTER (at_barrier AND state = 'sleeping') AS barrier_blocked_ns,
-           sum(ns) FILTER (at_barrier) AS off_at_barrier_ns,
-           sum(ns) FILTER (NOT at_barrier) AS off_at_work_ns
+           sum(ns) FILTER (behind) AS off_at_barrier_ns,
+           sum(ns) FILTER (NOT behind) AS off_at_work_ns
     FROM away JOIN within USING (exec_id) GROUP BY phase, tid
 ), per_graph AS (
     SELECT exec_id, tid, any_value(ith) AS ith, sum(compute_end_ns - start_ns) AS compute_ns,

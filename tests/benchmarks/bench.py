@@ -32,6 +32,7 @@ import bench_ring
 import bench_scan
 import bench_start
 import bench_torch
+import bench_waits
 from row import Row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "overlap": bench_overlap.measured,
     "resources": bench_resources.measured,
     "events": bench_resource_events.measured,
+    "waits": bench_waits.measured,
     "torch": bench_torch.measured,
     "diff": bench_diff.measured,
     "scan": lambda quick: bench_scan.measured(),

@@ -25,6 +25,7 @@ from flowprof.profiler.plan import Plan, make_plan
 from flowprof.profiler.probes_in_place import ALWAYS, ProbesInPlace
 from flowprof.profiler.resources.events import ResourceEvents
 from flowprof.profiler.resources.manifest import Manifest, parse
+from flowprof.profiler.stacks import Stacks
 from flowprof.profiler.target import open_target
 from row import Row, bootstrap
 
@@ -120,9 +121,9 @@ def measured(quick: bool = False) -> Iterator[Row]:
 
 def slowdown(program: subprocess.Popen[str], what: str, manifest: Manifest, pairs: int) -> Iterator[Row]:
     plan = make_plan([open_target(program.pid)], kernel.version(), (), manifests=(manifest,))
-    probes = ProbesInPlace(resources=True)
+    probes = ProbesInPlace(resources=True, stacks=True)
     try:
-        events = ResourceEvents((manifest,), probes.stacks)
+        events = ResourceEvents((manifest,), Stacks(probes.stacks))
         probes.load([site for site in plan.sites if not site.refused])
         probes.place_taps(*events.know(plan.sites))
         ratios, costs = [], []

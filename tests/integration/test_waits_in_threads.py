@@ -61,6 +61,8 @@ __attribute__((constructor)) static void install(void)
 }
 """
 
+SPIN = "OMP_WAIT_POLICY=active"
+
 StartServer = Callable[..., RunningServer]
 
 
@@ -125,12 +127,15 @@ def test_a_quota_throttles_the_server(server: StartServer, tmp_path: Path) -> No
 
 @pytest.fixture
 def handled(server: StartServer, tmp_path: Path) -> tuple[RunningServer, Path]:
-    """A server whose threads sleep at SIGUSR1 until the pipe has a byte for each, and compute 10 ms at SIGUSR2."""
+    """A server whose threads sleep at SIGUSR1 until the pipe has a byte for each, and compute 10 ms at SIGUSR2.
+
+    They spin at barriers: where woken threads wait long for a processor, half of the signals would come to a barrier.
+    """
     source, library, pipe = tmp_path / "handlers.c", tmp_path / "handlers.so", tmp_path / "pipe"
     source.write_text(HANDLERS)
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
     os.mkfifo(pipe)
-    return server("dense-150m", wrapper=("env", f"LD_PRELOAD={library}", f"SLOW_PIPE={pipe}")), pipe
+    return server("dense-150m", wrapper=("env", f"LD_PRELOAD={library}", f"SLOW_PIPE={pipe}", SPIN)), pipe
 
 
 def interrupt(pid: int, tid: int, number: signal.Signals) -> None:

@@ -29,6 +29,7 @@ from flowprof.profiler.probes_in_place import ProbesInPlace
 from flowprof.profiler.ring import MAJOR_FAULT, OFF_CPU
 from flowprof.profiler.schedule import Schedule
 from flowprof.profiler.sections.waits import WaitTable
+from flowprof.profiler.stacks import Stacks
 from flowprof.profiler.store import Recording
 from recorded import read
 from undisturbed import CPUS, DISTURBED, MS, busiest, numbers, pool, problems, recorded, report_of
@@ -349,7 +350,7 @@ def scheduled(program: Path, storm: bool = False, bound: bool = False) -> tuple[
         time.sleep(0.05)
         ended.set()
         passed_over, events = probes.passed_over, probes.rings.read()
-        states, _ = Schedule(toy.pid, probes.thread_names).decode(
+        states, _ = Schedule(toy.pid, probes.thread_names, Stacks(probes.stacks)).decode(
             events[np.isin(events["kind"], (OFF_CPU, MAJOR_FAULT))], final=True
         )
     finally:

@@ -23,14 +23,15 @@ from flowprof.profiler.store import Recording
 from synthetic import LAYER_OPS, PID, Synthetic, Truth, write, write_empty
 
 NAMES = (
-    "summary", "operators", "layers", "blocks", "verdicts", "threads", "waits", "torch_operators", "gpu", "cuda_host",
-    "overlap", "experts", "thread_count", "counters", "operator_counters", "requests", "processes",
+    "summary", "operators", "layers", "blocks", "verdicts", "threads", "waits", "blocked", "torch_operators", "gpu",
+    "cuda_host", "overlap", "experts", "thread_count", "counters", "operator_counters", "requests", "processes",
     "resources", "overhead",
     "losses", "dag", "drift", "probes",
 )  # fmt: skip
 TESTED_ELSEWHERE = {
     "verdicts",
     "waits",
+    "blocked",
     "torch_operators",
     "gpu",
     "cuda_host",

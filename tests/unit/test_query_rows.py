@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from flowprof.viewers import rows
+from flowprof.viewers import quantity, rows
 
 NAMES = ["op", "n", "share"]
 ROWS = [("MUL_MAT", 3, 0.5), ("\x1b[31mevil\n", None, float("nan")), ('a,"b"', 12345678901234, 1e-9)]
@@ -24,6 +24,10 @@ def test_table_is_aligned_and_escaped() -> None:
     assert lines[0].split() == NAMES and len(lines) == 5
     assert "\x1b" not in "".join(lines) and "\\x1b[31mevil\\n" in lines[3]
     assert len({line.rstrip().rfind(" ") for line in lines[2:3]}) == 1
+
+
+def test_a_number_in_groups_stays_readable() -> None:
+    assert "2\u00a0571" in written(rows.table, [("MUL_MAT", quantity.count(2571), 1.0)])
 
 
 def test_long_text_is_cut() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flowprof.profiler import ring
 from flowprof.profiler.schedule import FAULT_NS, Schedule
+from flowprof.profiler.stacks import Stacks
 
 NAMES = {7: "hog", 8: "http", 9: "sh"}
 RUNNING, PREEMPTED, SLEEPING, DISK, KILLABLE, STOPPED = 0, 0x100, 1, 2, 0x102, 4
@@ -26,7 +27,9 @@ def fault(tid, at, address=4096):
 
 
 def rows(*events, final=True, schedule=None):
-    decoder = schedule or Schedule(1, lambda tids: {tid: NAMES[tid] for tid in tids if tid in NAMES})
+    decoder = schedule or Schedule(
+        1, lambda tids: {tid: NAMES[tid] for tid in tids if tid in NAMES}, Stacks(lambda _: {})
+    )
     states, faults = decoder.decode(np.concatenate(events) if events else np.empty(0, ring.EVENT), final)
     fields = ("tid", "start_ns", "end_ns", "state", "by_tid", "by_comm")
     return [tuple(row) for row in zip(*(states[name].tolist() for name in fields), strict=True)], faults
@@ -73,7 +76,7 @@ def test_a_fault_of_several_waits_and_what_is_none():
 
 
 def test_a_fault_that_comes_with_the_next_batch():
-    schedule = Schedule(1, lambda _: {})
+    schedule = Schedule(1, lambda _: {}, Stacks(lambda _: {}))
     assert (
         states(away(2, 10, 20, DISK, woken=20), away(3, 1, 2, SLEEPING, woken=2), schedule=schedule, final=False) == []
     )
@@ -96,7 +99,7 @@ threading.Thread(target=lambda: (print(threading.get_native_id(), flush=True), s
 def test_a_thread_of_another_program_belongs_to_its_process():
     with subprocess.Popen([sys.executable, "-c", THREADED], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         tid = int(program.stdout.readline())
-        schedule = Schedule(1, lambda _: {})
+        schedule = Schedule(1, lambda _: {}, Stacks(lambda _: {}))
         rows(
             away(2, 100, 900, RUNNING, runner=tid), away(2, 1000, 1100, RUNNING, runner=program.pid),
             away(2, 1200, 1300, RUNNING, runner=2**22 + 1), schedule=schedule,

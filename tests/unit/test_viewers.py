@@ -122,8 +122,8 @@ def test_no_color_when_piped_or_asked(seen: tuple[str, Report, Timeline], monkey
 JUDGED = ("verdicts", "judged", "judged, hostile")
 KEYS = {
     "schema_version": int, "recording": dict, "engine": dict, "phases": list, "latency": dict, "operators": list,
-    "layers": list, "blocks": list, "verdicts": dict, "threads": list, "waits": dict, "thread_count": dict,
-    "counters": dict, "operator_counters": dict, "coverage": dict, "requests": list,
+    "layers": list, "blocks": list, "verdicts": dict, "threads": list, "waits": dict, "blocked": dict,
+    "thread_count": dict, "counters": dict, "operator_counters": dict, "coverage": dict, "requests": list,
     "request_totals": dict, "slo": dict, "processes": dict,
     "resources": list, "resource_totals": dict,
     "losses": dict, "overhead": dict, "graph": list, "drift": dict, "experts": dict, "gpu": dict,

@@ -116,7 +116,12 @@ def test_parts_add_up_to_the_wall_time(tmp_path, states, part, ns):
         # kept off an idle processor: a quota; a quick wake-up is none
         (every_graph(MAIN, 1, 3, "runnable", 0), {}, [("waits.throttled", 3.0)]),
         ([(MAIN, 20 * graph + 1 + part, 0.5, "runnable", 0) for graph in range(20) for part in range(8)], {},
-         [("waits.preempted", 4.0)]),
+         [("waits.wakeup", 4.0)]),
+        ([(MAIN, 20 * graph + 1 + part, 0.5, "runnable", 0) for graph in range(20) for part in range(8)],
+         {"processors": 1}, []),
+        # half of the time somebody was there
+        ([*every_graph(MAIN, 1, 0.5, "runnable", 0), *every_graph(MAIN, 2, 3, "runnable", HOG)], {},
+         [("waits.preempted", 3.5)]),
         # more threads than processors: threads.oversubscribed says so
         (every_graph(MAIN, 1, 6, "runnable", WORKER), {"processors": 1}, []),
         # a thread waits for a page that another one reads
@@ -148,6 +153,9 @@ def test_who_and_when(tmp_path):
         0
     ]
     assert "hog (99)" in crowded.claim and "90 % of one processor" in crowded.evidence[0]
+    states = [(MAIN, 20 * graph + 1 + part, 0.5, "runnable", 0) for graph in range(20) for part in range(8)]
+    woken = analysed(tmp_path, states).findings[0]
+    assert "160 times, 500.0 µs in the mean" in woken.evidence[0] and "nobody" not in woken.claim
     stopped = analysed(tmp_path, [(MAIN, 41, 6, "stopped", HOG)]).findings[0]
     assert "6 ms" in stopped.claim and "0.041 s after" in stopped.claim
 

@@ -17,6 +17,7 @@ from flowprof.profiler.resources.events import ResourceEvents
 from flowprof.profiler.resources.expression import RETURN, ExpressionError, Kind, Step, Way, parse
 from flowprof.profiler.resources.manifest import Event, Manifest, Resource, Variable
 from flowprof.profiler.resources.taps import SAMPLE, WAYS, Tap, make_tap
+from flowprof.profiler.stacks import Stacks
 
 PROGRAM = """
 struct node { char kind; struct node *next; double weight; };
@@ -138,7 +139,7 @@ def test_of_a_register_only_the_types_bytes_count() -> None:
     kinds = {"i32": Kind(4, True), "u32": Kind(4, False), "u8": Kind(1, False), "i64": Kind()}
     said = tuple((name, name, Way(1, kind=kind)) for name, kind in kinds.items())
     tap = Tap("--watch", "", SAMPLE, False, 0, False, False, (None,) * len(WAYS), (), said, "f")
-    found = ResourceEvents((Manifest("--watch", "", "", "", (), ()),), lambda _: {})
+    found = ResourceEvents((Manifest("--watch", "", "", "", (), ()),), Stacks(lambda _: {}))
     found._taps.append(tap)  # as if a site with it had been attached
     for name, text, way in said:
         found._number(0, name, text, "f", way)
@@ -156,7 +157,7 @@ def test_of_a_register_only_the_types_bytes_count() -> None:
 def test_floating_point_numbers_are_what_their_bytes_say() -> None:
     said = tuple((text, text, parse(text)) for text in ("*(arg1):f32", "*(arg1 + 8):f64", "*(arg1 + 16):f32"))
     tap = Tap("--watch", "", SAMPLE, False, 0, False, False, (None,) * len(WAYS), (), said, "f")
-    found = ResourceEvents((Manifest("--watch", "", "", "", (), ()),), lambda _: {})
+    found = ResourceEvents((Manifest("--watch", "", "", "", (), ()),), Stacks(lambda _: {}))
     found._taps.append(tap)
     for name, text, way in said:
         found._number(0, name, text, "f", way)

@@ -19,6 +19,7 @@ from flowprof.profiler.sections.torch_operators import TorchOperators
 from flowprof.viewers import missed
 from flowprof.viewers.quantity import clean
 from flowprof.viewers.terminal import (
+    blocked,
     blocks,
     counters,
     cuda,
@@ -94,7 +95,7 @@ def _parts(page: Page, report: Report) -> list[RenderableType]:
         parts += spaced([*left, *right])
         if left or right:
             parts.append("")
-    for part in (requests.draw(page, report), processes.draw(page, report)):
+    for part in (blocked.draw(page, report), requests.draw(page, report), processes.draw(page, report)):
         if part is not None:
             parts += [part, ""]
     parts.append(recording.draw(page, report))
