@@ -9,7 +9,8 @@ import duckdb
 HOG = 99
 GRAPH_STATES = """
 INSERT INTO thread_state
-SELECT e.pid, e.tid + t.ith, 0, e.start_ns + t.at_ns, e.start_ns + t.at_ns + t.dur_ns, t.state, t.by_tid, t.by_comm
+SELECT e.pid, e.tid + t.ith, 0, e.start_ns + t.at_ns, e.start_ns + t.at_ns + t.dur_ns, t.state, t.by_tid, t.by_comm,
+       NULL
 FROM graph_exec e, (VALUES
     (0, 100_000, 200_000, 'runnable', $hog, $comm), (1, 300_000, 100_000, 'sleeping', 4242, 'llama-server'),
     (1, 600_000, 50_000, 'fault', 0, NULL), (0, 900_000, 20_000, 'disk', NULL, NULL),
@@ -19,7 +20,7 @@ WHERE e.level = 'thread'
 """
 SHORT_STATES = """
 INSERT INTO thread_state
-SELECT e.pid, o.tid, 0, o.start_ns + 500, o.start_ns + 600 + row_number() OVER () % 1500, 'runnable', $hog, $comm
+SELECT e.pid, o.tid, 0, o.start_ns + 500, o.start_ns + 600 + row_number() OVER () % 1500, 'runnable', $hog, $comm, NULL
 FROM op_exec o JOIN graph_exec e USING (exec_id) WHERE o.ith = 1 LIMIT $many
 """
 

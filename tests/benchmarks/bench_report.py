@@ -70,7 +70,7 @@ def with_absences(path: Path) -> None:
     with duckdb.connect(str(path)) as db:
         db.execute("INSERT OR REPLACE INTO meta VALUES ('sched', 'yes')")
         db.execute(
-            "INSERT INTO thread_state SELECT ?, tid, 0, start_ns + 100, start_ns + 300, 'runnable', 99, 'hog' "
+            "INSERT INTO thread_state SELECT ?, tid, 0, start_ns + 100, start_ns + 300, 'runnable', 99, 'hog', NULL "
             "FROM op_exec WHERE hash(start_ns, tid) % 10 = 0 ORDER BY start_ns LIMIT 1_000_000",
             [PID],
         )

@@ -21,7 +21,7 @@ pytestmark = [DISTURBED, pytest.mark.bpf, pytest.mark.engine]
 LONG = 1600  # tokens: some seven times the length to which llama.cpp pads the cache that attention reads
 OPERATORS = ("token", "graph", "op", "sched")
 # One layer with one head of cache before a wide output: a step is 33 M weights, and a token of context 256 bytes.
-ALL_WEIGHTS = Shape(embedding=256, layers=1, feed_forward=512, heads=4, kv_heads=1, vocabulary=128_000)
+ALL_WEIGHTS = Shape(embedding=256, layers=1, feed_forward=98_304, heads=4, kv_heads=1, vocabulary=128_000)
 
 StartServer = Callable[..., RunningServer]
 

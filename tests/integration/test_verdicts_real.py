@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from flowprof.examples import llama_server, load, synthetic_model
 from flowprof.examples.llama_server import RunningServer
-from flowprof.profiler import calibrate, ceilings
+from flowprof.profiler import calibrate, ceilings, processor
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.verdicts import PhaseBound, Verdict, VerdictTable
 from flowprof.profiler.store import Recording
@@ -115,7 +115,11 @@ def test_every_weight_is_read_once_per_token(report: Callable[..., Report]) -> N
 def test_a_long_prompt_is_bound_by_arithmetic(report: Callable[..., Report]) -> None:
     made = report("dense-150m", 2, 512, 24)
     rows = [row for row in weight_products(made, "prefill") if "output" not in row.block]
-    assert shares(rows).get("compute", 0.0) > 0.8, [(row.shape, row.bound, row.evidence) for row in rows]
+    # The engine's build has no kernels for AMX: where the machine's peak is AMX's, theirs are far below what it allows.
+    machine = processor.read()
+    amx = processor.instructions(machine.flags, os.uname().machine, "int8") == "amx_int8"
+    expected = "inefficient" if amx else "compute"
+    assert shares(rows).get(expected, 0.0) > 0.8, [(row.shape, row.bound, row.evidence) for row in rows]
     assert phase(made, "prefill").limit == "compute"
 
 
