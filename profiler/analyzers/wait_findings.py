@@ -252,8 +252,7 @@ def blocked(rows: Sequence[WaitRow], asleep: dict[tuple[str, int], int], of: dic
                 cost_ns_per_token=ns / tokens,
                 confidence="medium",
                 evidence=(f"{ns / 1e6:.1f} of {worst.wall_ns / 1e6:.1f} ms in {of[phase].graphs_measured} graphs",),
-                advice="A lock or I/O inside the engine: a stack of that thread while it sleeps shows which "
-                "(cat /proc/PID/task/TID/stack, perf trace).",
+                advice="A lock or I/O inside the engine: where threads waited, by stack, shows which.",
                 severity="problem",
             )
         )

@@ -23,8 +23,8 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
 * `waits.fault`: the model was read from disk while it ran, 2 % of a phase or more. Memory is short, or the file was not
   in the page cache: --mlock, more memory, or a warm-up request.
   Waits for pages that another thread is reading count as well: uninterruptible waits in graphs with major faults.
-* `waits.blocked`: threads slept on locks or I/O within operators, 5 % or more of their time. The stack of such a thread
-  (/proc/PID/task/TID/stack, perf trace) shows on what.
+* `waits.blocked`: threads slept on locks or I/O within operators, 5 % or more of their time. Their stacks (`blocked`)
+  show on what; sleep in OpenMP's barriers within an operator is known by them, and does not count.
 * `waits.stopped`: the process was stopped (SIGSTOP, a debugger). Says when, for how long, and who continued it: look
   there.
 """

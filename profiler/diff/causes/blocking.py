@@ -2,8 +2,8 @@
 
 Fires when time asleep outside of barriers (locks, I/O, SIGSTOP) grew in a phase that changed, by 2 % of it or more.
 
-What to do: a stack of such a thread while it sleeps shows on what (/proc/PID/task/TID/stack, perf trace); record with
---resources pthread,futex to see who holds it.
+What to do: the slow run's report shows where threads waited, by stack; record with --resources pthread,futex to see who
+holds it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def causes(compared: Compared) -> Sequence[Claim]:
                     confidence="medium",
                     evidence=(f"asleep or stopped outside of barriers: {in_ms(abs(ns))} per {change.per} {more}",),
                     next="Record with --resources pthread,futex to see who holds what they wait for; "
-                    "/proc/PID/task/TID/stack shows where.",
+                    "the slow run's report shows where, by stack.",
                     phase=change.phase,
                 ),
                 grown(blocked, 1.0 if ns > 0 else -1.0),
