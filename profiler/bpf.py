@@ -34,6 +34,7 @@ from flowprof.profiler.planned_site import MAX_SITES
 SOURCES = Path(__file__).resolve().parent.parent / "probes" / "bpf"
 DIST_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3/dist-packages")
 _OBJ_GET_INFO, _RECURSION_MISSES = 15, 208  # struct bpf_prog_info
+BTF = Path("/sys/kernel/btf/vmlinux")  # with it the kernel says where a task's registers are
 UPROBE_MULTI = 48  # enum bpf_attach_type: BPF_TRACE_UPROBE_MULTI
 INSTALL = "apt-get install python3-bpfcc"
 # What the .bpf.c declare as SHARED_TABLE. bcc knows such maps by their names alone, in all of a process, and takes no
@@ -127,6 +128,7 @@ class Module:
             f"-DMAX_SITES={MAX_SITES}",
             f"-DCOUNTERS={counters}",
             f"-DMAX_STACKS={stacks}",
+            *(("-DHAS_BTF",) if BTF.exists() else ()),
             *(("-DJOINS",) if joins else ()),
         ]
         with _kernel_source(), _captured_stderr() as messages:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # the compiler need not wait until they are loaded
     from flowprof.profiler.layout import Layouts
+    from flowprof.profiler.options import Options
     from flowprof.profiler.planned_site import PlannedSite
     from flowprof.profiler.torch_layout import TensorLayout
     from flowprof.profiler.torch_schemas import Place
@@ -78,6 +79,13 @@ class ProbesInPlace:
         self._always: list[Attachment] = []
         self._deep: list[Attachment] = []
         self.interrupts_seen: tuple[str, ...] = ()  # kinds of interrupts that are told from the thread they interrupt
+
+    @classmethod
+    def of(cls, options: Options, engines: Iterable[str]) -> ProbesInPlace:
+        """What a recording with these options needs. Raises BpfError."""
+        resources = bool(options.manifests)
+        stacks = resources or "sched" in options.levels
+        return cls(options.ring_shift, options.multi, options.counters, resources, engines, stacks)
 
     def compile(self, engines: Iterable[str]) -> None:
         """Compile the programs of these engines, named as in the catalogue, as far as they are not there yet.

@@ -53,10 +53,7 @@ class Recorder:
     ) -> None:
         self._options = options
         self._on_progress = on_progress
-        self._probes = probes or ProbesInPlace(
-            options.ring_shift, options.multi, options.counters, bool(options.manifests), plan.engines(),
-            stacks=bool(options.manifests) or "sched" in options.levels,
-        )  # fmt: skip
+        self._probes = probes or ProbesInPlace.of(options, plan.engines())
         stacks = Stacks(self._probes.stacks)
         resources = ResourceEvents(options.manifests, stacks)
         self.session = session = Session(options, plan, recording, self._probes, list(plan.sites), resources, stacks)

@@ -69,10 +69,11 @@ static inline u32 kept_stack(struct stack_registers *regs, u64 hash)
 #endif
 
 /* The key of the stack with which the running thread entered the kernel, 0 if it has none. Told apart by where it did,
- * how deep it is (within a page: stacks of threads begin alike), and the return addresses among the words on its top. */
+ * how deep it is (within a page: stacks of threads begin alike), and the return addresses among the words on its top. A
+ * kernel without BTF does not let us ask. */
 static inline u32 stack_at_kernel(u32 site)
 {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(HAS_BTF)
 	struct pt_regs *there = registers_of(current_task());
 	struct {
 		u64 r15, r14, r13, r12, bp, bx;

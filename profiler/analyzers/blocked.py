@@ -22,7 +22,7 @@ from flowprof.profiler.store import Recording, read_sql
 MAX_ROWS = 100
 STACKS = Need(
     "SELECT count(stack_id) > 0 FROM (SELECT stack_id FROM thread_state UNION ALL SELECT stack_id FROM open_wait)",
-    "no stacks of waits; record with --levels token,graph,op,thread,sched (on x86-64)",
+    "no stacks of waits; record with --levels token,graph,op,thread,sched (on x86-64, with the kernel's BTF)",
 )
 # Whose functions say how a thread waits, and not for what.
 _LIBRARY = re.compile(r"/(libc|libpthread|librt|ld-linux|libstdc\+\+|libc\+\+|libgomp|ld-musl)[-.\w+]*$")

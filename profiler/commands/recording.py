@@ -167,9 +167,7 @@ def compiling(options: Options, engines: Iterable[str] = ()) -> Iterator[Future[
     from flowprof.profiler.probes_in_place import ProbesInPlace
 
     with ThreadPoolExecutor(1, initializer=_own_folder) as compiler:
-        yield compiler.submit(
-            ProbesInPlace, counters=options.counters, resources=bool(options.manifests), engines=engines
-        )
+        yield compiler.submit(ProbesInPlace.of, options, engines)
 
 
 def _own_folder() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flowprof.profiler import bpf
 from flowprof.profiler.report import build_report
 from flowprof.profiler.resources.manifest import load
 from flowprof.profiler.sections.blocked import BlockedRow, BlockedTable
@@ -88,3 +91,26 @@ def test_a_thread_that_does_not_come_back_is_seen(tmp_path: Path, works: bool) -
         assert waits.longest_ns is not None and waits.longest_ns > 100_000_000
     else:
         assert waits.longest_ns is None and not table.rows
+
+
+def test_a_kernel_without_btf_takes_no_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would refuse the programs that ask for them: the scheduler is recorded all the same."""
+    monkeypatch.setattr(bpf, "BTF", tmp_path / "absent")
+    path = tmp_path / "none.duckdb"
+    with (
+        started(built(tmp_path, "blocked_program.c")) as running,
+        recording_of([running.pid], path, manifests=(load("futex"),), levels=("token", "sched")),
+    ):
+        work(running)
+    assert read(path, "SELECT value FROM meta WHERE key = 'sched'") == [("yes",)]
+    assert read(path, "SELECT count(*) > 80, count(stack_id) FROM thread_state WHERE state = 'sleeping'") == [(True, 0)]
+    assert read(path, "SELECT count(stack_id) FROM open_wait") == [(1,)]
+
+
+def test_the_command_takes_them(flowprof: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    program, path = built(tmp_path, "blocked_program.c"), tmp_path / "run.duckdb"
+    options = ("--resources", "futex", "--levels", "token,sched", "-o", path)
+    done = flowprof("run", *options, "--", program)
+    assert done.returncode == 0 and "naps" in done.stdout
+    where = "WHERE state = 'sleeping' AND end_ns - start_ns > 5_000_000"
+    assert read(path, f"SELECT count(*) > 20, count(*) - count(stack_id) FROM thread_state {where}") == [(True, 0)]

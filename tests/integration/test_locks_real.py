@@ -154,12 +154,18 @@ def test_stacks_without_symbols(locks: tuple[Path, int, int]) -> None:
     path, lock, _ = locks
     rows = read(
         path,
-        "SELECT DISTINCT list((function, module.regexp_extract('[^/]*$')) ORDER BY frame) FROM stack WHERE stack_id IN "
-        "(SELECT stack_id FROM resource_event WHERE event = 'wait' AND instance = ?) GROUP BY stack_id",
+        "SELECT DISTINCT manifest, list((function, module.regexp_extract('[^/]*$')) ORDER BY frame) FROM stack "
+        "JOIN (SELECT DISTINCT stack_id, manifest FROM resource_event JOIN resource USING (resource_id) "
+        "WHERE event = 'wait' AND instance = ?) USING (stack_id) GROUP BY stack_id, manifest",
         lock,
     )
-    stacks = [stack for (stack,) in rows]
+    stacks = [frames for manifest, frames in rows if manifest == "pthread"]
     assert len(stacks) == 2  # of either thread
     for (innermost, library), (caller, program), *_ in stacks:
         assert "pthread_mutex_lock" in innermost and "libc" in library
         assert caller is None and program == "program"
+    calls = [frames for manifest, frames in rows if manifest == "futex"]
+    assert calls  # from where a thread called the kernel: it did only when the lock was taken
+    for frames in calls:
+        within = [name or "" for name, module in frames if module != "program"]
+        assert any("pthread_mutex_lock" in name for name in within) and (None, "program") in frames
