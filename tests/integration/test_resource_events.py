@@ -331,7 +331,7 @@ def test_callers_of_one_wrapper_have_stacks_of_their_own(tmp_path: Path) -> None
     )
     assert read(path, sql, 1) == [("wrapped_get", 200)]
     assert read(path, sql, 2) == [("gives_back", 100), ("keeps", 100)]
-    assert read(path, "SELECT count(DISTINCT stack_id) FROM stack") == [(2,)]
+    assert read(path, "SELECT count(DISTINCT stack_id) FROM resource_event") == [(2,)]
 
 
 @pytest.mark.parametrize(
