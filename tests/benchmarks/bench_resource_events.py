@@ -11,15 +11,11 @@ reads the arguments, is two.
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
+from beside import Program, answering, ask, halves, on_another, rings_read
 from flowprof.profiler import kernel
 from flowprof.profiler.plan import Plan, make_plan
 from flowprof.profiler.probes_in_place import ALWAYS, ProbesInPlace
@@ -95,31 +91,17 @@ KINDS = {
     "at entries, a third with a stack": AT_ENTRY.replace("STACK", "true"),
     "a third at returns, with a stack": AT_ENTRY.replace("STACK", "true").replace("function = 'pool_get'", RETURN),
 }
-TARGET_CPU, OWN_CPU = 0, 1
 LIMIT = 4.0  # per cent at 100 000 events a second
 
 
 def measured(quick: bool = False) -> Iterator[Row]:
     """The rows, as they are measured."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(OWN_CPU, max(own))})
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "program")
-            subprocess.run(["gcc", "-O2", "-x", "c", "-o", path, "-"], input=PROGRAM, text=True, check=True)
-            command = ["taskset", "-c", str(TARGET_CPU), path]
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
-                assert program.stdout and program.stdout.readline() == "ready\n"
-                try:
-                    for what, text in KINDS.items():
-                        yield from slowdown(program, what, parse(text, "pool.toml"), 4 if quick else 20)
-                finally:
-                    program.kill()
-    finally:
-        os.sched_setaffinity(0, own)
+    with on_another(), answering(PROGRAM) as program:
+        for what, text in KINDS.items():
+            yield from slowdown(program, what, parse(text, "pool.toml"), 4 if quick else 20)
 
 
-def slowdown(program: subprocess.Popen[str], what: str, manifest: Manifest, pairs: int) -> Iterator[Row]:
+def slowdown(program: Program, what: str, manifest: Manifest, pairs: int) -> Iterator[Row]:
     plan = make_plan([open_target(program.pid)], kernel.version(), (), manifests=(manifest,))
     probes = ProbesInPlace(resources=True, stacks=True)
     try:
@@ -130,7 +112,7 @@ def slowdown(program: subprocess.Popen[str], what: str, manifest: Manifest, pair
         ask(program, 3000)
         for number in range(pairs):
             seconds = {}
-            for on in (True, False) if number % 2 else (False, True):
+            for on in halves(number):
                 with attached(probes, plan) if on else nullcontext():
                     ask(program, 1000)
                     seconds[on] = ask(program, 10_000)
@@ -145,31 +127,14 @@ def slowdown(program: subprocess.Popen[str], what: str, manifest: Manifest, pair
         probes.close()
 
 
-def ask(program: subprocess.Popen[str], count: int) -> float:
-    """Seconds an event."""
-    assert program.stdin and program.stdout
-    program.stdin.write(f"{count}\n")
-    program.stdin.flush()
-    return float(program.stdout.readline())
-
-
 @contextmanager
 def attached(probes: ProbesInPlace, plan: Plan) -> Iterator[None]:
     """With the functions probed and the rings read."""
-    ended = threading.Event()
-
-    def read() -> None:
-        while not ended.wait(0.02):
-            probes.rings.read()
-
     probes.attach_always([site for site in plan.sites if site.level in ALWAYS and not site.refused])
-    reader = threading.Thread(target=read)
-    reader.start()
     try:
-        yield
+        with rings_read(probes):
+            yield
     finally:
-        ended.set()
-        reader.join()
         probes.detach()
 
 

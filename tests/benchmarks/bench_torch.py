@@ -11,18 +11,17 @@ inference engine would notice; the loop of tiny ones what a call costs: its entr
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torch_engine, also used by the tests
 
 import torch_engine
+from beside import ON_ITS_OWN, halves, on_another, rings_read
 from flowprof.probes import engines
 from flowprof.profiler import kernel
 from flowprof.profiler.module_elf import open_elf
@@ -56,27 +55,21 @@ for line in sys.stdin:
         torch.mm(a, a)
     print(json.dumps((time.perf_counter() - began) / int(count)), flush=True)
 """
-TARGET_CPU, OWN_CPU = 0, 1
 
 
 def measured(quick: bool = False) -> Iterator[Row]:
     """The rows, as they are measured."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(OWN_CPU, max(own))})
-    try:
-        with torch_engine.running(PROGRAM, "taskset", "-c", str(TARGET_CPU)) as program:
-            target = open_target(program.pid)
-            whole = make_plan([target], kernel.version(), engines("all"))
-            chosen = make_plan([target], kernel.version(), engines())
-            probes = ProbesInPlace(engines=["torch"])
-            try:
-                prepare(probes, chosen)
-                yield attaching(probes, whole, 3 if quick else 9)
-                yield from slowdown(program, probes, chosen, 4 if quick else 24)
-            finally:
-                probes.close()
-    finally:
-        os.sched_setaffinity(0, own)
+    with on_another(), torch_engine.running(PROGRAM, *ON_ITS_OWN) as program:
+        target = open_target(program.pid)
+        whole = make_plan([target], kernel.version(), engines("all"))
+        chosen = make_plan([target], kernel.version(), engines())
+        probes = ProbesInPlace(engines=["torch"])
+        try:
+            prepare(probes, chosen)
+            yield attaching(probes, whole, 3 if quick else 9)
+            yield from slowdown(program, probes, chosen, 4 if quick else 24)
+        finally:
+            probes.close()
 
 
 def prepare(probes: ProbesInPlace, plan: Plan) -> None:
@@ -108,10 +101,9 @@ def slowdown(program: torch_engine.Program, probes: ProbesInPlace, plan: Plan, p
         ratios, costs = [], []
         program.ask(f"{which} {count}")
         for number in range(pairs):
-            order = (True, False) if number % 2 else (False, True)
             seconds = {}
-            for on in order:
-                with attached(probes, plan) if on else nothing():
+            for on in halves(number):
+                with attached(probes, plan) if on else nullcontext():
                     program.ask(f"{which} {count // 20}")
                     seconds[on] = program.ask(f"{which} {count}")
             ratios.append(math.log(seconds[True] / seconds[False]))
@@ -129,26 +121,12 @@ def slowdown(program: torch_engine.Program, probes: ProbesInPlace, plan: Plan, p
 @contextmanager
 def attached(probes: ProbesInPlace, plan: Plan) -> Iterator[None]:
     """With the operators probed and the rings read."""
-    ended = threading.Event()
-
-    def read() -> None:
-        while not ended.wait(0.02):
-            probes.rings.read()
-
     probes.attach_deep(list(plan.sites), "op")
-    reader = threading.Thread(target=read)
-    reader.start()
     try:
-        yield
+        with rings_read(probes):
+            yield
     finally:
-        ended.set()
-        reader.join()
         probes.detach_deep()
-
-
-@contextmanager
-def nothing() -> Iterator[None]:
-    yield
 
 
 if __name__ == "__main__":

@@ -9,15 +9,11 @@ without them alternate.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
+from beside import Program, answering, ask, halves, on_another, rings_read
 from flowprof.probes.sched import SCHED
 from flowprof.profiler.probes_in_place import ProbesInPlace
 from row import Row, bootstrap
@@ -64,30 +60,15 @@ int main(void)
 	return 0;
 }
 """
-TARGET_CPU, OWN_CPU = 0, 1
 
 
 def measured(quick: bool = False) -> Iterator[Row]:
     """The row, when it is measured."""
-    own, pairs = os.sched_getaffinity(0), 4 if quick else 20
-    os.sched_setaffinity(0, {min(OWN_CPU, max(own))})
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "program")
-            flags = ["-O2", "-x", "c", "-", "-lpthread"]
-            subprocess.run(["gcc", "-o", path, *flags], input=PROGRAM, text=True, check=True)
-            command = ["taskset", "-c", str(TARGET_CPU), path]
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
-                assert program.stdout and program.stdout.readline() == "ready\n"
-                try:
-                    yield cost(program, pairs)
-                finally:
-                    program.kill()
-    finally:
-        os.sched_setaffinity(0, own)
+    with on_another(), answering(PROGRAM, "-lpthread") as program:
+        yield cost(program, 4 if quick else 20)
 
 
-def cost(program: subprocess.Popen[str], pairs: int) -> Row:
+def cost(program: Program, pairs: int) -> Row:
     probes = ProbesInPlace(stacks=True)
     try:
         probes.trace(program.pid)
@@ -95,7 +76,7 @@ def cost(program: subprocess.Popen[str], pairs: int) -> Row:
         ask(program, 3000)
         for number in range(pairs):
             seconds = {}
-            for on in (True, False) if number % 2 else (False, True):
+            for on in halves(number):
                 with attached(probes) if on else nullcontext():
                     ask(program, 3000)
                     seconds[on] = ask(program, 20_000)
@@ -108,32 +89,15 @@ def cost(program: subprocess.Popen[str], pairs: int) -> Row:
     return Row("one wait with its waker and stack (scheduler)", mean, "µs", interval=(low, high), note=note)
 
 
-def ask(program: subprocess.Popen[str], count: int) -> float:
-    """Seconds a hand-over."""
-    assert program.stdin and program.stdout
-    program.stdin.write(f"{count}\n")
-    program.stdin.flush()
-    return float(program.stdout.readline())
-
-
 @contextmanager
 def attached(probes: ProbesInPlace) -> Iterator[None]:
     """With the scheduler's events recorded and the rings read."""
-    ended = threading.Event()
-
-    def read() -> None:
-        while not ended.wait(0.02):
-            probes.rings.read()
-
     refused = probes.attach_sched({event.id: number for number, event in enumerate(SCHED, 1)})
     assert not refused, refused
-    reader = threading.Thread(target=read)
-    reader.start()
     try:
-        yield
+        with rings_read(probes):
+            yield
     finally:
-        ended.set()
-        reader.join()
         probes.detach()
 
 
