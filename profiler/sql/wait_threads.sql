@@ -19,7 +19,7 @@ WITH within AS MATERIALIZED (
 ), away AS (  -- per execution first: its phase comes later, so that millions of rows need not carry it
     SELECT v.exec_id, v.tid, s.state,
            s.start_ns >= v.compute_end_ns AS behind,  -- its work
-           behind OR s.stack_id IN (FROM barrier_stack) AS at_barrier,
+           behind OR coalesce(s.stack_id IN (FROM barrier_stack), false) AS at_barrier,
            least(s.end_ns, v.end_ns) - s.start_ns AS ns
     FROM absence s ASOF JOIN visit v ON s.tid = v.tid AND s.start_ns >= v.start_ns
     WHERE s.start_ns < v.end_ns

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.analyzers import waits
+from flowprof.profiler.analyzers import verdict_waits, waits
 from flowprof.profiler.store import Recording
 
 MS = 1_000_000
 PID, MAIN, WORKER, HTTP, HOG = 10, 10, 11, 12, 99
+INNER_BARRIER, LOCK = 1, 2  # stacks
 GRAPHS, EVERY = 20, 20 * MS  # a graph begins every 20 ms and takes 10
 
 
@@ -46,11 +47,14 @@ def analysed(
                     "compute_end_ns": [begin + 4 * MS, begin + 9 * MS, begin + 2 * MS, begin + 6 * MS],
                     "end_ns": [begin + 5 * MS, begin + 10 * MS, begin + 5 * MS, begin + 10 * MS],
                 })  # fmt: skip
-        for tid, start, dur, state, by in states:
+        for tid, start, dur, state, by, *stack in states:
             recording.append("thread_state", {
                 "pid": [PID], "tid": tid, "cpu": 0, "start_ns": int(start * MS), "end_ns": int((start + dur) * MS),
                 "state": state, "by_tid": by, "by_comm": {HOG: "hog", HTTP: "server", 0: None}.get(by, "server"),
+                "stack_id": stack or [None],
             })  # fmt: skip
+        recording.append("stack", {"stack_id": [INNER_BARRIER, LOCK], "frame": 0, "address": [64, 65], "how": "exact",
+                                   "module": ["/usr/lib/libgomp.so.1", "/opt/engine"]})  # fmt: skip
         for tid, pid, comm in others:
             recording.append("other_thread", {"tid": [tid], "pid": [pid], "comm": [comm]})
         for comm, pid, share in neighbours:
@@ -62,8 +66,8 @@ def analysed(
         return waits.ANALYZER.run(recording)
 
 
-def every_graph(tid, start, dur, state, by):
-    return [(tid, start + graph * EVERY / MS, dur, state, by) for graph in range(GRAPHS)]
+def every_graph(tid, start, dur, state, by, *stack):
+    return [(tid, start + graph * EVERY / MS, dur, state, by, *stack) for graph in range(GRAPHS)]
 
 
 def found(outcome):
@@ -98,6 +102,22 @@ def test_parts_add_up_to_the_wall_time(tmp_path, states, part, ns):
     assert (
         worker.work_ns + worker.barrier_ns + worker.runnable_ns + worker.blocked_ns + worker.fault_ns == worker.wall_ns
     )
+
+
+def test_sleep_at_a_barrier_inside_an_operator_is_known_by_its_stack(tmp_path):
+    states = [
+        *every_graph(WORKER, 1.125, 0.25, "sleeping", 0, INNER_BARRIER),
+        *every_graph(WORKER, 1.5, 0.125, "sleeping", 0, LOCK),
+        *every_graph(WORKER, 1.75, 0.0625, "sleeping", 0),
+    ]
+    worker = analysed(tmp_path, states).value.rows[1]
+    assert (worker.barrier_ns, worker.barrier_blocked_ns, worker.blocked_ns) == (165 * MS, 5 * MS, 3.75 * MS)
+    assert worker.work_ns + worker.barrier_ns + worker.blocked_ns == worker.wall_ns
+    with Recording.open(str(tmp_path / "waits.duckdb")) as recording:
+        lost = verdict_waits.away(recording)
+    assert {node: (away.ns, dict(away.causes)) for node, away in lost.items()} == {
+        (1, 0): (3.75 * MS, {"asleep, woken by an interrupt": 3.75 * MS})
+    }
 
 
 @pytest.mark.parametrize(
