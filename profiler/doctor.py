@@ -16,7 +16,8 @@ from enum import StrEnum
 
 from flowprof.profiler import hitcost, kernel, rights, tracepoints
 from flowprof.profiler.attach import Attachment, AttachPoint, attach
-from flowprof.profiler.bpf import Module, Program, import_bcc
+from flowprof.profiler.bpf import Module, Program
+from flowprof.profiler.bpf_compiler import import_bcc
 from flowprof.profiler.errors import FlowprofError
 from flowprof.profiler.ring import Rings
 
@@ -127,7 +128,8 @@ def _compile() -> tuple[Module | None, Check]:
     if os.geteuid() != 0 and rights.read().missing:
         return None, Check("bcc", Verdict.SKIP, f"bcc {version} is there; compiling needs the capabilities above")
     try:
-        module = Module("doctor.bpf.c", ring_shift=RING_SHIFT, multi=kernel.version() >= kernel.UPROBE_MULTI)
+        multi = kernel.version() >= kernel.UPROBE_MULTI
+        module = Module("doctor.bpf.c", ring_shift=RING_SHIFT, multi=multi, anew=True)
         module.program("nothing")
     except FlowprofError as error:
         return None, Check("bcc", Verdict.FAIL, f"bcc {version}: {error.message}", _not_doctor(error.hint))

@@ -8,7 +8,6 @@ names stored inline or by index (`-gdwarf-5` of clang), split DWARF.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -72,7 +71,7 @@ def dwarf_layouts(modules: Sequence[LiveModule], known: Sequence[Layouts]) -> li
     versions, each of them a candidate.
     """
     structs: dict[str, Members] = {}
-    for path in _paths(modules):
+    for path in dict.fromkeys(_paths(modules)):  # one file may hold several engines
         wanted = tuple(name for name in _STRUCTS if name not in structs)
         if wanted:
             structs |= struct_members(path, wanted)
@@ -189,8 +188,7 @@ def named_dies(elf: ELFFile, name: str, tags: Sequence[str]) -> Iterator[DIE]:
     strings, info = (section.data() for section in sections if section is not None)
     places = list(references(strings, info, name.encode()))
     if len(name) < _INLINE:  # no longer than a reference: it stands where the reference would
-        inline = re.finditer(re.escape(name.encode()) + b"\0", info)
-        places += [found.start() for found in islice(inline, _MAX_REFERENCES)]
+        places += islice(_places(info, name.encode() + b"\0"), _MAX_REFERENCES)
     if places:
         yield from dies(elf.get_dwarf_info(relocate_dwarf_sections=False), info, places, tags)
 
@@ -239,12 +237,20 @@ def _bare(die: DIE) -> DIE:
 def references(strings: bytes, info: bytes, name: bytes) -> Iterator[int]:
     """Offsets in .debug_info of 4-byte references to the string `name` (which may be the tail of a longer one)."""
     left = _MAX_REFERENCES
-    for found in re.finditer(re.escape(name) + b"\0", strings):
-        for use in re.finditer(re.escape(found.start().to_bytes(4, "little")), info):
-            yield use.start()
+    for at in _places(strings, name + b"\0"):
+        for use in _places(info, at.to_bytes(4, "little")):
+            yield use
             left -= 1
             if not left:
                 return
+
+
+def _places(data: bytes, wanted: bytes) -> Iterator[int]:
+    """Where `wanted` begins, one behind the other."""
+    at = data.find(wanted)
+    while at >= 0:
+        yield at
+        at = data.find(wanted, at + len(wanted))
 
 
 def dies(dwarf: Any, info: bytes, places: list[int], tags: Sequence[str] = ("DW_TAG_structure_type",)) -> Iterator[DIE]:

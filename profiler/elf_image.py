@@ -42,7 +42,7 @@ _SHDR = [("name", "u4"), ("type", "u4"), ("flags", "A"), ("addr", "A"), ("offset
          ("info", "u4"), ("addralign", "A"), ("entsize", "A")]  # fmt: skip
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_GNU_EH_FRAME = 1, 2, 3, 4, 0x6474E550
-SHT_SYMTAB, SHT_RELA, SHT_NOBITS, SHT_DYNSYM = 2, 4, 8, 11
+SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOBITS, SHT_DYNSYM = 2, 3, 4, 8, 11
 SHF_COMPRESSED, _ZLIB = 0x800, 1
 
 

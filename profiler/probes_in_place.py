@@ -14,7 +14,7 @@ from flowprof.probes import ENGINES
 from flowprof.probes.sched import INTERRUPTS, SCHED, Tracepoint
 from flowprof.probes.torch import TORCH
 from flowprof.profiler import heap, hitcost, kernel
-from flowprof.profiler.attach import Attachment, AttachPoint, attach
+from flowprof.profiler.attach import Attachment, AttachPoint, attach, close_all
 from flowprof.profiler.bpf import Module as BpfModule
 from flowprof.profiler.doorbell import Doorbell
 from flowprof.profiler.errors import BpfError, NotFoundError
@@ -135,8 +135,7 @@ class ProbesInPlace:
                 for event in reversed(pair):  # an end without its begin does no harm
                     placed.append(attach_tracepoint(self._bpf.program(event.program, "TRACEPOINT"), event, root, 0))
             except BpfError:
-                for attachment in placed:
-                    attachment.close()
+                close_all(placed)
                 continue
             self._always += placed
             self.interrupts_seen += (pair[0].event.removesuffix("_entry"),)
@@ -162,8 +161,7 @@ class ProbesInPlace:
 
     def detach_deep(self) -> None:
         """Detach what `attach_deep` attached."""
-        while self._deep:
-            self._deep.pop().close()
+        close_all(self._deep)
 
     def _attach(self, sites: list[PlannedSite], deep: bool) -> list[Attachment]:
         groups: dict[tuple[int, str, str], list[PlannedSite]] = {}
@@ -193,8 +191,7 @@ class ProbesInPlace:
                 except NotFoundError:
                     continue
         except BaseException:
-            for attachment in placed:
-                attachment.close()
+            close_all(placed)
             raise
         return placed
 
@@ -209,8 +206,7 @@ class ProbesInPlace:
                     try:
                         placed.append(attach_tracepoint(program, event, root, self._cookie(site)))
                     except BpfError:
-                        for attachment in placed:
-                            attachment.close()
+                        close_all(placed)
                         raise
         return placed
 
@@ -339,9 +335,8 @@ class ProbesInPlace:
 
     def detach(self) -> None:
         """Detach everything; what was counted and is in the rings can still be read."""
-        self.detach_deep()
-        while self._always:
-            self._always.pop().close()
+        close_all(self._deep)
+        close_all(self._always)
 
     def close(self) -> None:
         """Detach everything, and give the programs and maps back."""

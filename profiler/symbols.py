@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -81,8 +82,8 @@ class SymbolTable:
 
     def match(self, pattern: str) -> list[Symbol]:
         """The symbols whose name matches the regular expression from its beginning, by address, none twice."""
-        matches = re.compile(pattern.encode()).match
-        found = {(self.addresses[i].item(), n): i for i, n in reversed(list(enumerate(self._names))) if matches(n)}
+        matching = compress(range(len(self)), map(re.compile(pattern.encode()).match, self._names))
+        found = {(self.addresses[i].item(), self._names[i]): i for i in reversed(list(matching))}
         return [self._symbol(found[key]) for key in sorted(found)]
 
     @cached_property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, UsageError
+from flowprof.profiler.markers import contains
 
 _MAX_MAPS_BYTES = 64 << 20
 
@@ -41,7 +41,7 @@ class Module:
     mappings: tuple[Mapping, ...]
 
     def holds(self, marker: bytes, files: str = "") -> bool:
-        """Whether its file contains `marker`; `files`: and its name matches this regular expression."""
+        """Whether `marker` is among its file's strings; `files`: and its name matches this regular expression."""
         named = not files or re.fullmatch(files, Path(self.path).name) is not None
         return named and contains(self.open_path, marker)
 
@@ -59,7 +59,7 @@ class Target:
     modules: tuple[Module, ...] = field(repr=False)
 
     def with_marker(self, marker: bytes, files: str = "") -> list[Module]:
-        """The modules whose file contains `marker`; `files`: and whose name matches."""
+        """The modules that hold `marker`; `files`: and whose name matches."""
         return [module for module in self.modules if module.holds(marker, files)]
 
 
@@ -218,15 +218,6 @@ def describe_modules(modules: Iterable[Module], limit: int = 12) -> str:
     names = sorted({Path(module.path).name for module in modules})
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
-
-
-def contains(path: str, marker: bytes) -> bool:
-    """Whether the file at `path` contains `marker`; False when it cannot be read."""
-    try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
-            return data.find(marker) >= 0
-    except (OSError, ValueError):
-        return False
 
 
 def _denied(pid: int, what: str) -> PermissionDeniedError:

@@ -20,10 +20,10 @@ struct calls { /* of a thread */
 	u32 count;  /* calls so far: with the thread's number, a number of its own for each */
 	struct frame frames[CALL_DEPTH];
 };
-SHARED_TABLE("hash", u32, struct calls, calling_threads, 4096, 0);
+BPF_F_TABLE("hash", u32, struct calls, calling_threads, 4096, 0);
 BPF_ARRAY(no_calls, struct calls, 1); /* zeros: too large for the stack */
-SHARED_TABLE("array", u32, u32, call_epoch, 1, 0);     /* probes were attached anew: what was open then says nothing now */
-SHARED_TABLE("array", u32, u64, calls_not_kept, 1, 0); /* calls not seen: too deep, or too many threads */
+BPF_F_TABLE("array", u32, u32, call_epoch, 1, 0);     /* probes were attached anew: what was open then says nothing now */
+BPF_F_TABLE("array", u32, u64, calls_not_kept, 1, 0); /* calls not seen: too deep, or too many threads */
 
 /* The compiler knows from the code around it that the index fits and would leave out the mask that the verifier needs. */
 static inline struct frame *frame_at(struct calls *c, u64 index)

@@ -10,21 +10,13 @@
  * The loader puts this file in front of an engine's programs (bcc rewrites map accesses in its main file only, so it
  * cannot be an #include). RING_SHIFT (log2 of events per ring) and RING_CPUS come from the loader.
  *
- * What an engine needs is compiled when it is found: the modules of one recording have the maps that are declared by
- * SHARED_TABLE in common, which the first one makes and the later ones (JOINS) take over.
+ * What an engine needs is compiled when it is found: the modules of one recording have the maps in common that both
+ * declare.
  */
 #define BPF_F_MMAPABLE 1024
 #define inline inline __attribute__((always_inline))
 #define RING_EVENTS (1UL << RING_SHIFT)
 #define RING_MARGIN 64 /* writers that may sit between the check for room and the atomic add */
-
-#ifdef JOINS
-#define SHARED_TABLE(type, key, leaf, name, entries, flags) BPF_F_TABLE("extern", key, leaf, name, entries, flags)
-#else
-#define SHARED_TABLE(type, key, leaf, name, entries, flags) \
-	BPF_F_TABLE(type, key, leaf, name, entries, flags); \
-	__attribute__((section("maps/export"))) struct name##_table_t __##name
-#endif
 
 enum kind {
 	GRAPH_BEGIN = 1, /* a=cgraph b=key (uid, else a fingerprint with bit 63; 0 unknown) c=n_nodes */
@@ -71,10 +63,10 @@ struct ring_head {
 	u64 pad[13]; /* two cache lines: no false sharing between processors */
 };
 
-SHARED_TABLE("array", u32, struct ring_head, ring_heads, RING_CPUS, BPF_F_MMAPABLE);
-SHARED_TABLE("array", u32, struct event, ring_events, (RING_CPUS << RING_SHIFT), BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct ring_head, ring_heads, RING_CPUS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct event, ring_events, (RING_CPUS << RING_SHIFT), BPF_F_MMAPABLE);
 /* Mapped, too: while a system call reads a map, the kernel passes over the tracepoint programs of that processor. */
-SHARED_TABLE("array", u32, u64, site_hits, (RING_CPUS * MAX_SITES), BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, u64, site_hits, (RING_CPUS * MAX_SITES), BPF_F_MMAPABLE);
 
 static inline void count_hit(u32 site)
 {

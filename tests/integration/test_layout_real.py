@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler import bpf, cache, kernel
+from flowprof.profiler import bpf_compiler, cache, kernel
 from flowprof.profiler.attach import AttachPoint, attach
+from flowprof.profiler.bpf import Program
 from flowprof.profiler.describe import GraphChanged, describe, read_graph
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.layout import LayoutUnknown, resolve_layout
@@ -314,12 +315,12 @@ def compute_address(shared_server):
     server = shared_server("moe")
     (path,) = today()
     module = modules_of(server.pid, [path])[0]
-    os.environ["BCC_KERNEL_SOURCE"] = str(bpf.SOURCES)
-    loaded = bpf.import_bcc().BPF(text=SEEN, cflags=["-Wno-everything"])
+    os.environ["BCC_KERNEL_SOURCE"] = str(bpf_compiler.SOURCES)
+    loaded = bpf_compiler.import_bcc().BPF(text=SEEN, cflags=["-Wno-everything"])
     multi = kernel.version() >= kernel.UPROBE_MULTI
     function = loaded.load_func("hit", loaded.KPROBE, None, 48 if multi else -1)
     offset = module.elf.file_offset(module.elf.symbols().get("ggml_graph_compute").address)
-    link = attach(bpf.Program("hit", function.fd), [AttachPoint(path, offset, 0)], server.pid, multi)
+    link = attach(Program("hit", function.fd), [AttachPoint(path, offset, 0)], server.pid, multi)
     yield server, module, lambda: int(loaded["seen"][ctypes.c_int(0)].value)
     link.close()
 

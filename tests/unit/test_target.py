@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from flowprof.profiler.errors import FlowprofError, NotFoundError, UsageError
-from flowprof.profiler.target import contains, describe_modules, has_ended, modules_of, open_target, shown, threads_of
+from flowprof.profiler.markers import contains
+from flowprof.profiler.target import describe_modules, has_ended, modules_of, open_target, shown, threads_of
 
 
 def refused(pid: int) -> FlowprofError:
@@ -170,11 +171,22 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 def test_markers(tmp_path: Path, sleeper) -> None:
     file = tmp_path / "f"
-    file.write_bytes(b"x" * 10000 + b"marker")
-    assert contains(str(file), b"marker") and not contains(str(file), b"marked")
-    file.write_bytes(b"")
-    assert not contains(str(file), b"marker")
+    source = 'void in_a_name(void) {} const char text[] = "in a text"; char room[1 << 20];'
+    build = ["gcc", "-g", "-shared", "-x", "c", "-", "-o", file]
+    subprocess.run([*build, '-DUNUSED="only in the debug information"', "-g3"], input=source, text=True, check=True)
+    held = {
+        marker: contains(str(file), marker) for marker in (b"in_a_name", b"in a text", b"in a test", b"only in the")
+    }
+    assert held == {b"in_a_name": True, b"in a text": True, b"in a test": False, b"only in the": False}
+    assert b"only in the debug information" in file.read_bytes()
+    bare = bytearray(file.read_bytes())
+    bare[0x28:0x30], bare[0x3C:0x40] = bytes(8), bytes(4)  # e_shoff, e_shnum and e_shstrndx
+    file.write_bytes(bare)
+    assert contains(str(file), b"in a text")
+    file.write_bytes(b"in a text")  # not ELF; and another file now
+    assert not contains(str(file), b"in a text")
     assert not contains(str(tmp_path), b"marker") and not contains("/nowhere", b"marker")
+    assert not contains("a\0b", b"marker")
     target = open_target(sleeper.pid)
     assert target.with_marker(b"GNU C Library") and not target.with_marker(b"no such words are in there " * 2)
 
