@@ -5,11 +5,15 @@
  */
 #define STACK_BYTES 8192
 #define STACK_STEP 512
-#define TOP_WORDS 8 /* that are looked at together: a program has 512 bytes of stack */
-#define TOP_PARTS 8
+#define TOP_WORDS 64
+#define PART_WORDS 8
 
 struct stack_registers {
 	u64 ip, sp, bp, bx, r12, r13, r14, r15;
+};
+
+struct stack_top {
+	u64 words[TOP_WORDS];
 };
 
 struct user_stack {
@@ -19,6 +23,8 @@ struct user_stack {
 };
 BPF_TABLE("lru_hash", u64, struct user_stack, user_stacks, MAX_STACKS);
 BPF_ARRAY(no_user_stack, struct user_stack, 1); /* zeros: too large for the stack */
+BPF_PERCPU_ARRAY(stack_tops, struct stack_top, 1); /* for the same reason; who uses it is not preempted */
+BPF_TABLE("lru_hash", u64, u64, stack_tops_seen, MAX_STACKS); /* words like addresses of code → return addresses */
 
 #if defined(__x86_64__)
 static long (*read_kernel)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
@@ -68,9 +74,35 @@ static inline u32 kept_stack(struct stack_registers *regs, u64 hash)
 }
 #endif
 
+#if defined(__x86_64__) && defined(HAS_BTF)
+/* The words on top of a stack; zeros behind its end, which the kernel puts where it cannot read. */
+static inline void copy_top(struct stack_top *top, u64 sp)
+{
+	if (!read_user(top, sizeof(*top), (void *)sp))
+		return;
+#pragma clang loop unroll(disable)
+	for (int part = 0; part < TOP_WORDS / PART_WORDS; part++) /* its last page ends before */
+		read_user(&top->words[part * PART_WORDS], sizeof(u64) * PART_WORDS,
+			  (void *)(sp + part * sizeof(u64) * PART_WORDS));
+}
+
+/* A hash of the words that may be return addresses: those like addresses of code, which data on this stack and what is
+ * small are not; behind_calls: and that do stand behind a call. */
+static inline u64 hashed_top(struct stack_top *top, u64 sp, u64 hash, int behind_calls)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < TOP_WORDS; i++) {
+		u64 word = top->words[i];
+		if (word >> 22 && word >> 47 == 0 && word - sp >> 20 && (!behind_calls || behind_a_call(word)))
+			hash = (hash ^ word) * 0xFF51AFD7ED558CCDUL;
+	}
+	return hash;
+}
+#endif
+
 /* The key of the stack with which the running thread entered the kernel, 0 if it has none. Told apart by where it did,
- * how deep it is (within a page: stacks of threads begin alike), and the return addresses among the words on its top. A
- * kernel without BTF does not let us ask. */
+ * how deep it is (within a page: stacks of threads begin alike), and the return addresses among the words on its top:
+ * which of them are is looked up once for all that may be. A kernel without BTF does not let us ask. */
 static inline u32 stack_at_kernel(u32 site)
 {
 #if defined(__x86_64__) && defined(HAS_BTF)
@@ -81,20 +113,19 @@ static inline u32 stack_at_kernel(u32 site)
 	struct {
 		u64 ip, cs, flags, sp;
 	} last;
-	if (read_kernel(&first, sizeof(first), there) || read_kernel(&last, sizeof(last), &there->ip) || !last.ip)
+	u32 zero = 0;
+	struct stack_top *top = stack_tops.lookup(&zero);
+	if (!top || read_kernel(&first, sizeof(first), there) || read_kernel(&last, sizeof(last), &there->ip) || !last.ip)
 		return 0;
 	struct stack_registers regs = {last.ip, last.sp, first.bp, first.bx, first.r12, first.r13, first.r14, first.r15};
-	u64 hash = (regs.ip ^ (regs.sp & 0xff0) << 32) * 0x9E3779B97F4A7C15UL ^ site;
-#pragma clang loop unroll(disable)
-	for (int part = 0; part < TOP_PARTS; part++) {
-		u64 words[TOP_WORDS];
-		if (read_user(words, sizeof(words), (void *)(regs.sp + part * sizeof(words))))
-			break;
-#pragma clang loop unroll(full)
-		for (int i = 0; i < TOP_WORDS; i++) /* addresses of data on this stack are no code, nor is what is small */
-			if (words[i] >> 22 && words[i] >> 47 == 0 && words[i] - regs.sp >> 20 && behind_a_call(words[i]))
-				hash = (hash ^ words[i]) * 0xFF51AFD7ED558CCDUL;
-	}
+	u64 start = (regs.ip ^ (regs.sp & 0xff0) << 32) * 0x9E3779B97F4A7C15UL ^ site;
+	copy_top(top, regs.sp);
+	u64 like_code = hashed_top(top, regs.sp, start, 0);
+	u64 *seen = stack_tops_seen.lookup(&like_code);
+	if (seen)
+		return kept_stack(&regs, *seen);
+	u64 hash = hashed_top(top, regs.sp, start, 1);
+	stack_tops_seen.update(&like_code, &hash);
 	return kept_stack(&regs, hash);
 #else
 	return 0;
