@@ -30,11 +30,14 @@ def process_columns(target: Target, now_ns: int) -> Columns:
     }  # fmt: skip
 
 
-def module_columns(number: int, module: Module, engine: str, build_id: str | None, version: str | None) -> Columns:
-    """Table `module`."""
+def module_columns(
+    number: int, module: Module, engine: str, build_id: str | None, version: str | None, sets: Sequence[str] | None
+) -> Columns:
+    """Table `module`. sets: of the processor's instructions, that the build uses; None: it does not say."""
     return {
         "module_id": [number], "pid": [module.pid], "path": [module.path], "build_id": [build_id],
         "engine": [engine], "engine_version": [version], "size_bytes": [_size(module.open_path)],
+        "instructions": [None if sets is None else " ".join(sets)],
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from flowprof.profiler import kernel, processor
+from flowprof.profiler.build_instructions import of_processor
 
 _CPU = "/sys/devices/system/cpu"
 SETTINGS = {  # of the machine, that change how fast it is: where each is read
@@ -23,8 +24,8 @@ SETTINGS = {  # of the machine, that change how fast it is: where each is read
 
 
 def facts() -> dict[str, str]:
-    """host, boot_id, kernel, arch, cpu_model, cpus, llc_bytes (one last-level cache), gpu_model and SETTINGS (absent
-    where the host has none)."""
+    """host, boot_id, kernel, arch, cpu_model, cpus, cpu_instructions (sets that kernels may use), llc_bytes (one
+    last-level cache), gpu_model and SETTINGS (absent where the host has none)."""
     cpuinfo = kernel.text("/proc/cpuinfo")
     model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     found = {
@@ -35,9 +36,10 @@ def facts() -> dict[str, str]:
         "cpu_model": model[1].strip() if model else "",
         "cpus": str(os.cpu_count() or 0),
     }
-    last_level = processor.read().llc_bytes
-    if last_level:
-        found["llc_bytes"] = str(last_level)
+    own = processor.read(cpuinfo=cpuinfo)
+    if own.llc_bytes:
+        found["llc_bytes"] = str(own.llc_bytes)
+    found["cpu_instructions"] = " ".join(of_processor(own.flags))
     for key, path in SETTINGS.items():
         text = kernel.text(path).strip()
         chosen = re.search(r"\[(\w+)\]", text)  # one of several: always [madvise] never

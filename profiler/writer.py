@@ -7,15 +7,18 @@ import time
 from collections.abc import Sequence
 
 from flowprof.profiler import __version__, ceilings, ceilings_file, facts, host
+from flowprof.profiler.build_instructions import built_for
 from flowprof.profiler.describe import GraphDescription
+from flowprof.profiler.errors import FlowprofError
 from flowprof.profiler.graphs import graph_columns, node_columns
+from flowprof.profiler.module_elf import open_elf
 from flowprof.profiler.neighbours import Neighbour
 from flowprof.profiler.open_waits import open_waits
 from flowprof.profiler.plan import Plan
 from flowprof.profiler.planned_site import PlannedSite
 from flowprof.profiler.session import Process, Session, now_ns
 from flowprof.profiler.store import read_sql
-from flowprof.profiler.target import threads_of
+from flowprof.profiler.target import Module, threads_of
 
 SEES_ALL = "operator hook"  # the rung whose sites see every operator, fused ones by themselves
 
@@ -69,7 +72,15 @@ class Writer:
                 number = self._module_numbers[key] = len(self._module_numbers) + 1
                 process = self._session.processes[module.pid]
                 version = process.book.version if engine == "ggml" else process.engine_versions.get(engine)
-                self._session.batch.put("module", facts.module_columns(number, module, engine, build_id, version))
+                sets = self._built_for(module) if engine == "ggml" else None
+                row = facts.module_columns(number, module, engine, build_id, version, sets)
+                self._session.batch.put("module", row)
+
+    def _built_for(self, module: Module) -> tuple[str, ...] | None:
+        try:
+            return built_for(open_elf(module, self._session.options.debug_dirs))
+        except FlowprofError:
+            return None  # replaced or gone since it was planned
 
     def write_sites(self, sites: Sequence[PlannedSite]) -> None:
         """Probe sites, refused ones as well."""

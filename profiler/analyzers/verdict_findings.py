@@ -13,6 +13,8 @@ PART = 0.05  # of a phase's time that the groups of one verdict could gain toget
 OVERHEAD_PART = 0.20  # likewise for overhead, which is nobody's mistake
 MOST = 0.5  # of a phase's time with the verdict, for the phase to have it
 NAMED = 4  # groups listed as evidence
+INT8_PEAK = "gemm int8"
+FUNCTIONS = "ggml_cpu_has_…"
 
 _LIMIT = {
     "memory-dram": ("memory bandwidth", "this machine's memory allows"),
@@ -34,7 +36,9 @@ def findings(table: VerdictTable) -> tuple[Finding, ...]:
     found = [_bound(phase) for phase in table.phases if phase.limit in _LIMIT]
     for item in table.coverage:
         rows = [row for row in table.rows if row.phase == item.phase]
-        for group in (_inefficient(rows), _waiting(rows), _overhead(rows)):
+        outdated = _outdated(rows) if table.left_unused else []
+        others = [row for row in rows if row not in outdated]
+        for group in (_instructions(table, outdated), _inefficient(others), _waiting(rows), _overhead(rows)):
             found += group
     return tuple(found)
 
@@ -62,6 +66,35 @@ def _bound(phase: PhaseBound) -> Finding:
         evidence=(*phase.evidence, f"time by verdict: {spent}"),
         advice=_ADVICE[phase.limit] if held else "Look at the operators that are far from their ceilings first.",
     )
+
+
+def _outdated(rows: Sequence[Verdict]) -> list[Verdict]:
+    """Products far below the int8 peak, where that is what the whole lot could gain by."""
+    chosen, _, share = _worth([row for row in rows if row.ceiling == INT8_PEAK], "inefficient")
+    return chosen if share >= PART else []
+
+
+def _instructions(table: VerdictTable, chosen: Sequence[Verdict]) -> list[Finding]:
+    if not chosen:
+        return []
+    top, share = chosen[0], sum(row.share for row in chosen)
+    unused, built_for = ", ".join(table.left_unused), " ".join(table.built_for) or "any processor"
+    return [
+        Finding(
+            id="verdicts.instructions",
+            claim=f"The engine's build leaves {unused} of this processor unused: {share * 100:.0f} % of {top.phase} "
+            "are products far below what they allow",
+            phase=top.phase,
+            cost_ns_per_token=sum(row.headroom_ns_per_token or 0.0 for row in chosen),
+            confidence="medium" if _least(chosen) == "high" else "low",
+            evidence=(
+                f"its own functions ({FUNCTIONS}) say that it was built for {built_for}",
+                *map(_described, chosen[: NAMED - 1]),
+            ),
+            advice="Build the engine on this machine (-DGGML_NATIVE=ON), or take a build that chooses its kernels when "
+            "it starts (-DGGML_CPU_ALL_VARIANTS=ON with -DGGML_BACKEND_DL=ON).",
+        )
+    ]
 
 
 def _inefficient(rows: Sequence[Verdict]) -> list[Finding]:

@@ -12,6 +12,9 @@ with the tokens per second inside the same measured graphs.
   weights or cache for memory, a faster machine for arithmetic. Far below it, look at the findings that follow.
 * `verdicts.inefficient`: groups far below memory and arithmetic with no wait to explain it, that could gain PART of the
   phase's time or more. Try another kernel: a build for this processor's instructions, another type of weights or cache.
+* `verdicts.instructions`: products of quantised weights far below the int8 peak, by kernels that leave the instructions
+  unused which reach it: the engine was built for an older processor. Build it on this machine (-DGGML_NATIVE=ON), or
+  take a build that chooses its kernels when it starts (-DGGML_CPU_ALL_VARIANTS=ON with -DGGML_BACKEND_DL=ON).
 * `verdicts.wait`: groups that could gain as much if they were not held up. Remove what is waited for before the kernels
   are looked at.
 * `verdicts.overhead`: groups too small for what a call costs whatever it does. Fewer, larger operators: fusion, batches
@@ -43,6 +46,7 @@ from flowprof.profiler.analyzers.verdict_groups import add_up, judge_group, verd
 from flowprof.profiler.analyzers.verdict_phases import phase_bound
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
 from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, measured_graphs
+from flowprof.profiler.build_instructions import left_unused
 from flowprof.profiler.ceilings import Ceiling, Ceilings
 from flowprof.profiler.judgement import Known, fixed_cost
 from flowprof.profiler.roofline import SPILLS
@@ -55,6 +59,7 @@ CEILINGS = Need(
     "SELECT count(*) > 0 FROM ceiling",
     "no ceilings; flowprof calibrate, then record again, or report --ceilings FILE",
 )
+BUILDS_SQL = "SELECT DISTINCT instructions FROM module WHERE engine = 'ggml' AND instructions IS NOT NULL"
 
 
 @dataclass(slots=True)
@@ -121,6 +126,7 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
     rows.sort(key=lambda row: (order[row.phase], -row.measured_ns, row.op, row.shape))
     by_phase = {item.phase: [graph for graph in graphs if graph.phase == item.phase] for item in covered}
     bounds = [] if lost.withheld else [phase_bound(item, by_phase[item.phase], rows, lost.share) for item in covered]
+    built_for, unused = _instructions(recording)
     table = VerdictTable(
         rows=tuple(rows),
         phases=tuple(bound for bound in bounds if bound is not None),
@@ -130,6 +136,8 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
         llc_bytes=llc_bytes,
         scheduler=scheduler,
         withheld=lost.withheld,
+        built_for=built_for,
+        left_unused=unused,
         notes=tuple(_notes(lost, scheduler, barriers, llc_bytes, left_out)),
     )
     nodes = {node: judgement.bound for group, judgement in judged.values() for node in group.nodes}
@@ -139,6 +147,17 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
 def _llc_bytes(recording: Recording) -> int | None:
     text = recording.meta().get("llc_bytes", "")
     return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def _instructions(recording: Recording) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the engine was built for, and what of the processor's it leaves unused where it multiplies int8."""
+    facts = recording.meta()
+    builds = [set(sets.split()) for (sets,) in recording.rows(BUILDS_SQL)]
+    if not builds:
+        return (), ()  # not known
+    used = set.union(*builds)
+    processor = facts.get("cpu_instructions", "").split()
+    return tuple(sorted(used)), left_unused(used, processor, facts.get("arch", ""), "int8")
 
 
 def _used(ceilings: Ceilings, graphs: Sequence[MeasuredGraph]) -> tuple[Ceiling, ...]:

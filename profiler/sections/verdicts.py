@@ -77,4 +77,6 @@ class VerdictTable:
     llc_bytes: int | None  # last-level cache of the recorded machine; None: not recorded
     scheduler: bool  # waits off the processor were recorded
     withheld: bool  # losses above the limit: every verdict is "unknown"
+    built_for: tuple[str, ...]  # instruction sets that the engine's kernels use; none: it does not say
+    left_unused: tuple[str, ...]  # those of the processor that multiply int8 better, best first
     notes: tuple[str, ...]

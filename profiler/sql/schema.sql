@@ -32,7 +32,8 @@ CREATE TABLE module (          -- a binary in which an engine was found
     path VARCHAR, build_id VARCHAR,
     engine VARCHAR,            -- ggml, llama-server, …
     engine_version VARCHAR,    -- as the binary says; NULL when it does not
-    size_bytes BIGINT
+    size_bytes BIGINT,
+    instructions VARCHAR       -- sets of the processor that its kernels use, as it says: avx2 fma …; NULL when it does not
 );
 
 CREATE TABLE model (           -- what the graphs say about the model that ran

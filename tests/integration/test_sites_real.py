@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from flowprof.profiler import cache
+from flowprof.profiler.build_instructions import built_for
 from flowprof.profiler.callgraph import compute_forward_candidates, find_graph_thread, node_barriers
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.sites import CostClass, NoSite, Site, call_sites, choose_entry_site
@@ -73,6 +74,14 @@ LIBRARIES: dict[str, Callable[[], Path]] = {
     "ggml-spring-2024": lambda: one(wheel("pywhispercpp==1.2.0"), "libwhisper.so"),
     "ggml-2023": lambda: one(wheel("ctransformers==0.2.27"), "basic/libctransformers.so"),
 }
+
+
+AVX2 = {"sse3", "ssse3", "avx", "f16c", "fma", "avx2"}
+BUILT_FOR = {  # by the names of the libraries, or by what the wheels' builds ask the compiler for
+    "xllamacpp": AVX2 | {"bmi2"}, "xllamacpp-aarch64": {"asimd"}, "node-haswell": AVX2 | {"bmi2"}, "node-x64": set(),
+    "node-sapphirerapids": AVX2 | {"bmi2", "avx512bw", "avx512vbmi", "avx512_vnni", "avx512_bf16", "amx_int8"},
+    "ggml-2025": AVX2 | {"bmi2"}, "ggml-2024": AVX2, "ggml-spring-2024": AVX2, "ggml-2023": set(),
+}  # fmt: skip
 
 
 def opened(name: str) -> ElfFile:
@@ -344,3 +353,11 @@ def test_a_large_library_opens_fast() -> None:
         best = min(best, time.perf_counter() - began)
         assert sum(s is not None for s in found) >= 5
     assert best < 0.3
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_what_a_build_is_for(name: str, stripped: Callable[[str], ElfFile]) -> None:
+    """All its kernels' instruction sets, with symbols and, where the functions are exported, without."""
+    assert set(built_for(opened(name)) or ()) == BUILT_FOR[name] and built_for(opened(name)) is not None
+    bare = built_for(stripped(name))
+    assert bare is None or set(bare) == BUILT_FOR[name]

@@ -98,8 +98,9 @@ def test_decode_of_a_large_model_is_bound_by_memory(report: Callable[..., Report
     made = report("dense-1b", 2, 16, 24)
     rows = weight_products(made, "decode")
     assert rows and all(row.served == "DRAM" for row in rows)
-    # The largest are; the smallest may be far below what memory allows, where woken threads wait long for a processor.
-    assert shares(rows).get("memory-dram", 0.0) > 0.6, [(row.shape, row.bound, row.evidence) for row in rows]
+    # The largest are. Kernels that were built for an older processor than this may not keep up with its memory.
+    least = 0.6 if table(made).left_unused else 0.8
+    assert shares(rows).get("memory-dram", 0.0) > least, [(row.shape, row.bound, row.evidence) for row in rows]
     assert max(rows, key=lambda row: row.share).bound == "memory-dram"
     bound = phase(made, "decode")
     assert bound.limit == "memory-dram"
@@ -117,12 +118,17 @@ def test_every_weight_is_read_once_per_token(report: Callable[..., Report]) -> N
 def test_a_long_prompt_is_bound_by_arithmetic(report: Callable[..., Report]) -> None:
     made = report("dense-150m", 2, 512, 24)
     rows = [row for row in weight_products(made, "prefill") if "output" not in row.block]
-    # The engine's build has no kernels for AMX: where the machine's peak is AMX's, theirs are far below what it allows.
-    machine = processor.read()
-    amx = processor.instructions(machine.flags, os.uname().machine, "int8") == "amx_int8"
-    expected = "inefficient" if amx else "compute"
-    assert shares(rows).get(expected, 0.0) > 0.8, [(row.shape, row.bound, row.evidence) for row in rows]
+    by_verdict, said = shares(rows), [(row.shape, row.bound, row.evidence) for row in rows]
+    assert by_verdict.get("compute", 0.0) + by_verdict.get("inefficient", 0.0) > 0.8, said
     assert phase(made, "prefill").limit == "compute"
+    if by_verdict.get("compute", 0.0) > 0.8:
+        return
+    # The engine's build knows AVX2 only: where the peak is that of better instructions, that is what the report says.
+    assert "avx2" in table(made).built_for and table(made).left_unused, said
+    better = processor.instructions(processor.read().flags, os.uname().machine, "int8")
+    assert table(made).left_unused[0] == better != "avx2"
+    found = next(one for one in made.findings if one.id == "verdicts.instructions" and one.phase == "prefill")
+    assert better in found.claim
 
 
 def test_small_elementwise_operators_are_overhead(report: Callable[..., Report]) -> None:

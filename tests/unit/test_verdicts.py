@@ -293,6 +293,53 @@ def test_the_phases_bound(known: Report) -> None:
     assert finding.cost_ns_per_token == pytest.approx(decode.headroom_ns_per_token)
 
 
+TODAY = "amx_int8 avx2 avx512_vnni avx512bw fma"
+
+
+def built(path: Path, build: str, processor: str = TODAY, peak: float = 4500e9) -> Report:
+    """build: as table `module` has it. The int8 peak of CEILINGS is what the products of prefill reach."""
+    ceilings = tuple((what, dtype, n, peak if dtype == "int8" else value) for what, dtype, n, value in CEILINGS)
+    spec = Synthetic(layers=22, ceilings=ceilings, meta={"cpu_instructions": processor})
+    return made(path, spec, lambda db: db.execute(f"UPDATE module SET instructions = {build}"))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        ("'avx2 fma'", "leaves amx_int8, avx512_vnni, avx512bw of this processor unused"),
+        ("'avx2 avx512_vnni avx512bw fma'", "leaves amx_int8 of this"),
+        ("''", "leaves amx_int8, avx512_vnni, avx512bw, avx2 of this"),
+    ],
+)
+def test_an_engine_built_for_an_older_processor(tmp_path: Path, build: str, words: str) -> None:
+    report = built(tmp_path, build)
+    found = next(one for one in report.findings if one.id == "verdicts.instructions")
+    assert found.phase == "prefill" and words in found.claim
+    assert ("any processor" if build == "''" else build.strip("'")) in found.evidence[0]
+    rows = [row for row in table(report).rows if row.phase == "prefill" and row.ceiling == "gemm int8"]
+    slow = [row for row in rows if row.bound == "inefficient"]
+    assert slow and found.cost_ns_per_token == pytest.approx(sum(row.headroom_ns_per_token or 0 for row in slow))
+    assert f"{sum(row.share for row in slow) * 100:.0f} % of prefill" in found.claim
+    others = [one for one in report.findings if one.id == "verdicts.inefficient" and one.phase == "prefill"]
+    assert not any(row.shape in line for one in others for line in one.evidence for row in slow), "said once"
+
+
+@pytest.mark.parametrize(
+    ("build", "processor", "peak"),
+    [
+        ("'amx_int8 avx2'", TODAY, 4500e9),  # it uses the best there is
+        ("'avx2 fma'", "avx2 fma", 4500e9),  # there is nothing better
+        ("NULL", TODAY, 4500e9),  # it does not say
+        ("'avx2 fma'", "", 4500e9),  # an older recording
+        ("'avx2 fma'", TODAY, 450e9),  # the products reach the peak all the same
+    ],
+)
+def test_no_word_of_instructions(tmp_path: Path, build: str, processor: str, peak: float) -> None:
+    report = built(tmp_path, build, processor, peak)
+    assert "verdicts.instructions" not in {one.id for one in report.findings}
+    assert ("verdicts.inefficient" in {one.id for one in report.findings if one.phase == "prefill"}) == (peak > 1e12)
+
+
 def test_skipped_without_ceilings(tmp_path: Path) -> None:
     report = made(tmp_path, Synthetic())
     outcome = report.section("verdicts")
