@@ -383,7 +383,7 @@ class _Writer:
                                     "ith": np.arange(spec.threads)})  # fmt: skip
         recording.append("module", {"module_id": [1], "pid": PID, "path": "/usr/lib/libggml-cpu.so",
                                     "build_id": "ab" * 20, "engine": "ggml", "engine_version": "b7342",
-                                    "size_bytes": 12_345_678})  # fmt: skip
+                                    "size_bytes": 12_345_678, "instructions": "avx2 fma"})  # fmt: skip
         recording.append("model", {"pid": [PID], "architecture": "llama", "parameters": 1_100_000_000,
                                    "layers": spec.layers, "embedding": EMBEDDING, "vocabulary": 32000, "experts": None,
                                    "weight_bytes": 1_170_000_000, "weight_types": "q8_0, f32"})  # fmt: skip

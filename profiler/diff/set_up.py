@@ -28,6 +28,10 @@ BUILD_SQL = """
 SELECT DISTINCT engine, coalesce(engine_version, ''), coalesce(build_id, '') FROM module
 WHERE engine IS NOT NULL ORDER BY ALL LIMIT 20
 """
+INSTRUCTIONS_SQL = """
+SELECT string_agg(DISTINCT name, ' ' ORDER BY name) FROM (SELECT unnest(string_split(instructions, ' ')) AS name
+FROM module WHERE engine = 'ggml' AND instructions IS NOT NULL) WHERE name <> ''
+"""
 IMPORTED_SQL = """
 (SELECT 'torch' FROM api_call WHERE kind = 'operator' LIMIT 1)
 UNION ALL (SELECT 'GPU' FROM gpu_slice WHERE kind NOT IN ('sync', 'annotation') LIMIT 1)
@@ -116,6 +120,7 @@ FACTS = (
     Fact("quantisation", 0.4, "other types of weights are other bytes to read and other kernels", _quantisation),
     Fact("attention", 0.3, "attention is computed another way: its operators are not the same ones", _attention),
     Fact("engine build", 0.2, "its kernels and fusions may be others", _build),
+    Fact("built for", 0.3, "its kernels use other instructions", _single(INSTRUCTIONS_SQL), optional=True),
     Fact("threads", 0.3, "the work is shared by another number of threads", threads),
     Fact("host", 0.05, "the recordings are of two hosts", _meta("host")),
     Fact(PROCESSOR, 0.7, "another processor runs the same code at another speed", _meta("cpu_model")),

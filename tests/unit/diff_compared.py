@@ -35,6 +35,7 @@ class Facts:
     cpus: str = "0-1"
     meta: dict[str, str] = field(default_factory=dict)
     build: str = "aaaa"
+    instructions: str | None = None  # that the build uses
     neighbours: dict[str, float] = field(default_factory=dict)  # name → processors used
     stalls: tuple[tuple[str, float], ...] = ()
     faults: int = 0
@@ -162,6 +163,7 @@ def _write(recording: Recording, facts: Facts) -> None:
             "build_id": [facts.build],
             "engine": ["ggml"],
             "engine_version": ["1"],
+            "instructions": [facts.instructions],
         },
     )
     pool = list(range(facts.threads))

@@ -87,6 +87,7 @@ CHANGES = {
                               "ggml", "cuda, ggml", "comparable"),
     "build": (f"UPDATE module SET build_id = '{'cd' * 20}', engine_version = 'b7400';", "engine build",
               "ggml b7342 abababababab", "ggml b7400 cdcdcdcdcdcd", "comparable"),
+    "instructions": ("UPDATE module SET instructions = 'avx2';", "built for", "avx2 fma", "avx2", "comparable"),
     "attention": (FLASH, "attention", "KQ, softmax, KQV, KV cache f16", "flash attention, KV cache f16", "comparable"),
     "threads": ("DELETE FROM thread WHERE ith = 1;", "threads", "2", "1", "comparable"),
     "processors allowed": ("UPDATE process SET cpus_allowed = 1;", "processors allowed", "2", "1", "comparable"),

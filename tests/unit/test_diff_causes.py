@@ -110,6 +110,19 @@ CASES: dict[str, tuple[str, str, float | None, Sequence[Row], Facts, Facts]] = {
         "engine build", "Another build of ggml; attention changed most", 1.0,
         [row("MUL_MAT Qcur", 10, 14, block="attention", **SAME), row(UP, 10, 11, **SAME)], Facts(), Facts(build="bbbb"),
     ),
+    "a build for an older processor": (
+        "engine build", "Another build of ggml, without amx_int8 avx512_vnni; ffn changed most", 1.0,
+        [row(UP, 10, 14, **SAME)], Facts(instructions="amx_int8 avx2 avx512_vnni"),
+        Facts(build="bbbb", instructions="avx2"),
+    ),
+    "a build for this processor": (
+        "engine build", "Another build of ggml, with avx2; ffn changed most", 1.0,
+        [row(UP, 14, 10, **SAME)], Facts(instructions=""), Facts(build="bbbb", instructions="avx2"),
+    ),
+    "a build that does not say": (
+        "engine build", "Another build of ggml; ffn changed most", 1.0,
+        [row(UP, 10, 14, **SAME)], Facts(instructions="avx2"), Facts(build="bbbb"),
+    ),
     "another processor": (
         "machine", "Another machine: processor: EPYC → Xeon", 1.0, [row(UP, 10, 14, **SAME)],
         Facts(meta={"cpu_model": "EPYC"}), Facts(meta={"cpu_model": "Xeon"}),

@@ -2,7 +2,8 @@
 
 Fires when the build ids of the engine's binaries differ and a phase changed. What no rule before it explains of the
 operators' own work and of what only one build runs is the build's as far as anybody can tell; the evidence says which
-blocks changed by how much. Confidence is medium: a build may differ in nothing that matters here.
+blocks changed by how much, the claim which instruction sets its kernels gained or lost. Confidence is medium: a build
+may differ in nothing that matters here.
 
 What to do: `git log` between the two versions for the blocks named; the same compiler options (-march, GGML_NATIVE).
 """
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from flowprof.profiler.diff.causes.change import HOST, changes
 from flowprof.profiler.diff.causes.claim import Claim
-from flowprof.profiler.diff.causes.setup import agreed, builds
+from flowprof.profiler.diff.causes.setup import agreed, builds, instructions
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
 from flowprof.profiler.findings import in_ms
@@ -31,6 +32,8 @@ def causes(compared: Compared) -> Sequence[Claim]:
     if not common:
         return []
     told = [f"{engine}: {_named(before, engine)} → {_named(after, engine)}" for engine in sorted(common)]
+    sets = [agreed(side, instructions) for side in (compared.pair.a, compared.pair.b)]
+    what = f"Another build of {', '.join(sorted(common))}{_other_instructions(*sets)}"
     found = []
     for change in changes(compared):
         explains = change.of(parts=("work", "barrier"))
@@ -43,8 +46,7 @@ def causes(compared: Compared) -> Sequence[Claim]:
         found.append(
             Claim(
                 Cause(
-                    claim=f"Another build of {', '.join(sorted(common))}; {named[0][0]} changed most"
-                    if named else f"Another build of {', '.join(sorted(common))}",
+                    claim=f"{what}; {named[0][0]} changed most" if named else what,
                     kind="engine build",
                     share=None,
                     confidence="medium",
@@ -57,6 +59,13 @@ def causes(compared: Compared) -> Sequence[Claim]:
             )
         )  # fmt: skip
     return found
+
+
+def _other_instructions(a: frozenset[str] | None, b: frozenset[str] | None) -> str:
+    if a is None or b is None:
+        return ""
+    lost, gained = " ".join(sorted(a - b)), " ".join(sorted(b - a))
+    return (f", without {lost}" if lost else "") + (f", with {gained}" if gained else "")
 
 
 def _named(modules: Sequence[tuple[str, str, str]], engine: str) -> str:

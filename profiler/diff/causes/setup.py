@@ -26,6 +26,7 @@ MODULE_SQL = """
 SELECT DISTINCT engine, coalesce(engine_version, ''), coalesce(build_id, '') FROM module
 WHERE build_id IS NOT NULL AND engine IS NOT NULL ORDER BY ALL
 """
+INSTRUCTIONS_SQL = "SELECT instructions FROM module WHERE engine = 'ggml' AND instructions IS NOT NULL"
 MAX_PROCESSORS = 4096
 
 
@@ -60,6 +61,13 @@ def processors(recording: Recording) -> int:
 def builds(recording: Recording) -> tuple[tuple[str, str, str], ...]:
     """(engine, its version, build id) of its binaries."""
     return tuple((str(engine), str(version), str(build)) for engine, version, build in recording.rows(MODULE_SQL))
+
+
+@once
+def instructions(recording: Recording) -> frozenset[str] | None:
+    """Sets that the engine's kernels use; None: its build does not say."""
+    builds_say = [str(sets).split() for (sets,) in recording.rows(INSTRUCTIONS_SQL)]
+    return frozenset(name for sets in builds_say for name in sets) if builds_say else None
 
 
 def numbers(text: str) -> set[int]:
