@@ -157,10 +157,9 @@ def test_the_first_cause(diffed: Diffed, normal: str, other: str, kind: str, wor
 def test_flash_attention_is_off(diffed: Diffed) -> None:
     """Some processors are as quick without it: then nothing is explained, and its operators are on one side only."""
     found = diffed("long context", "no flash attention")
-    if found.verdict == "slower":
+    if found.verdict != "same":
         assert found.causes[0].kind == "attention" and "Flash attention is off" in found.causes[0].claim
         return
-    assert found.verdict in ("same", "faster")
     sides = {"FLASH_ATTN_EXT" in row.op + row.matched for row in found.rows if row.block == "attention"}
     assert True in sides and any("SOFT_MAX" in row.op + row.matched for row in found.rows)
 
