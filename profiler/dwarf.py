@@ -1,4 +1,4 @@
-"""Layouts of ggml's structs from DWARF, where a binary describes them: without walking the whole tree.
+"""Structs as DWARF describes them: without walking the whole tree.
 
 The struct's name is looked up in .debug_str, then its offset as a reference in .debug_info: a struct's DIE begins
 one to three bytes before the reference to its name. Only those DIEs are parsed, and of a compilation unit nothing
@@ -9,7 +9,7 @@ names stored inline or by index (`-gdwarf-5` of clang), split DWARF.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -19,11 +19,7 @@ from elftools.construct import ConstructError
 from elftools.dwarf.die import DIE
 from elftools.elf.elffile import ELFFile
 from flowprof.profiler.dwarf_text import POINTERS, source, text, type_name
-from flowprof.profiler.layout import GraphLayout, Layouts, ParamsLayout, TensorLayout
-from flowprof.profiler.names import LiveModule
 
-STATED = "the binary's debug information"
-_STRUCTS = ("ggml_tensor", "ggml_cgraph", "ggml_compute_params")
 FOREIGN = (
     OSError,
     ELFError,
@@ -62,72 +58,6 @@ class Member:
     odd: bool = False
     type: str = ""
     source: str = ""
-
-
-def dwarf_layouts(modules: Sequence[LiveModule], known: Sequence[Layouts]) -> list[Layouts]:
-    """The layouts that the binaries, or their debug files, state; none when they state none.
-
-    A library may describe the tensor, which is public, and not the graph, which is not: then the rest is as in `known`
-    versions, each of them a candidate.
-    """
-    structs: dict[str, Members] = {}
-    for path in dict.fromkeys(_paths(modules)):  # one file may hold several engines
-        wanted = tuple(name for name in _STRUCTS if name not in structs)
-        if wanted:
-            structs |= struct_members(path, wanted)
-    try:
-        tensor = _tensor(structs["ggml_tensor"])
-        if "ggml_cgraph" in structs:
-            return [Layouts(tensor, _graph(structs["ggml_cgraph"]), _params(structs), STATED)]
-    except KeyError:  # the struct is there, a member that we need is not
-        return []
-    return [replace(other, tensor=tensor, version=f"{STATED} and {other.version}") for other in known]
-
-
-def _paths(modules: Sequence[LiveModule]) -> Iterator[str]:
-    for module in modules:
-        if module.elf.section(".debug_info") is not None:
-            yield module.elf.path
-        elif module.elf.debug_file is not None:
-            yield module.elf.debug_file.path
-
-
-def _optional(members: Members, name: str) -> int | None:
-    return members[name][0] if name in members else None
-
-
-def _tensor(members: Members) -> TensorLayout:
-    return TensorLayout(
-        type=members["type"][0],
-        ne=members["ne"][0],
-        nb=members["nb"][0],
-        op=members["op"][0],
-        src=members["src"][0],
-        n_src=members["src"][1],
-        data=members["data"][0],
-        name=members["name"][0],
-        size=members[""][0],
-        op_params=_optional(members, "op_params"),
-        flags=_optional(members, "flags"),
-        view_src=_optional(members, "view_src"),
-        source="dwarf",
-    )
-
-
-def _graph(members: Members) -> GraphLayout:
-    return GraphLayout(
-        n_nodes=members["n_nodes"][0],
-        nodes=members["nodes"][0],
-        n_leafs=members["n_leafs"][0],
-        leafs=members["leafs"][0],
-        uid=_optional(members, "uid"),
-        inline=members["nodes"][1] > 1,
-    )
-
-
-def _params(structs: dict[str, Members]) -> ParamsLayout:
-    members = structs.get("ggml_compute_params", {})
-    return ParamsLayout(members.get("ith", (0, 1))[0], members.get("nth", (4, 1))[0])
 
 
 @lru_cache(maxsize=64)

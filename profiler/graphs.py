@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from flowprof.profiler.describe import GraphChanged, GraphDescription, LiveGraph, describe, read_graph
-from flowprof.profiler.dwarf import dwarf_layouts
+from flowprof.profiler.dwarf_layouts import dwarf_layouts
 from flowprof.profiler.errors import FlowprofError
 from flowprof.profiler.layout import Layouts, resolve_layout
 from flowprof.profiler.layout_table import KNOWN

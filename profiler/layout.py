@@ -122,7 +122,7 @@ def resolve_layout(
 
     Raises LayoutUnknown; MemoryGone, PermissionDeniedError from reading.
     """
-    from flowprof.profiler.dwarf import STATED, dwarf_layouts
+    from flowprof.profiler.dwarf_layouts import STATED, dwarf_layouts
     from flowprof.profiler.layout_check import check
     from flowprof.profiler.layout_infer import infer_layouts
     from flowprof.profiler.layout_table import KNOWN

@@ -249,7 +249,7 @@ def test_a_wrong_layout_is_refused(engine, member):
     wrong = replace(known, tensor=replace(known.tensor, **{member: getattr(known.tensor, member) + 8}))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(LayoutUnknown, match="tried") as refused:
         patch.setattr("flowprof.profiler.layout_infer.MIN_NODES", 10**6)
-        patch.setattr("flowprof.profiler.dwarf.dwarf_layouts", lambda modules, known: [])
+        patch.setattr("flowprof.profiler.dwarf_layouts.dwarf_layouts", lambda modules, known: [])
         resolve_layout(memory, truth["cgraph"], names, modules, table=(wrong,))
     assert known.version in refused.value.message
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from flowprof.profiler.dwarf import STATED, dwarf_layouts, struct_members
+from flowprof.profiler.dwarf import struct_members
+from flowprof.profiler.dwarf_layouts import STATED, dwarf_layouts
 from flowprof.profiler.elf import ElfFile
 from flowprof.profiler.layout import GraphLayout, Layouts, LayoutUnknown, ParamsLayout, TensorLayout, resolve_layout
 from flowprof.profiler.layout_check import check
