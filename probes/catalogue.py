@@ -24,7 +24,7 @@ class Probe:
     args: int  # argument registers that the program reads: 0 … 6
     symbols: tuple[str, ...] = ()  # exact (mangled) names; every one that is found is probed
     pattern: str = ""  # regular expression over whole (mangled) names, in addition
-    finder: str = ""  # or: found through the call graph (profiler/callgraph.py): graph_thread, compute_forward
+    finder: str = ""  # or: found through the call graph (profiler/planning/callgraph.py): graph_thread, compute_forward
     callee: str = ""  # kind `call`: whose calls
     thread_program: str = ""  # takes the place of `program` in windows of the thread level
     required: bool = True  # its rung does not stand without it

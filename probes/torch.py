@@ -3,7 +3,7 @@
 There are some 3 100 of them, and they nest (linear → addmm → …). The default set holds those that move or compute
 much: matrix products, attention, convolutions, norms, softmax, embedding, copies, and the collectives of c10d. An
 operator may throw, and a return probe on a function that an exception leaves ends the program: exits are probed on
-instructions (profiler/exit_sites.py).
+instructions (profiler/planning/exit_sites.py).
 
 What Inductor and Triton compile does not come by here (see inductor.py); of the operators that they leave over each is
 seen, products as mm_out. Where a backward pass begins and ends is watched, too: on a CPU it runs on the thread that

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flowprof.profiler import hitcost, kernel, rights, tracepoints
-from flowprof.profiler.attach import Attachment, AttachPoint, attach
-from flowprof.profiler.bpf import Module, Program
-from flowprof.profiler.bpf_compiler import import_bcc
 from flowprof.profiler.errors import FlowprofError
-from flowprof.profiler.ring import Rings
+from flowprof.profiler.kernel_side import hitcost, tracepoints
+from flowprof.profiler.kernel_side.attach import Attachment, AttachPoint, attach
+from flowprof.profiler.kernel_side.bpf import Module, Program
+from flowprof.profiler.kernel_side.bpf_compiler import import_bcc
+from flowprof.profiler.kernel_side.ring import Rings
+from flowprof.profiler.machine import kernel, rights
 
 RING_SHIFT = 12
 TRIAL_EVENTS = 23

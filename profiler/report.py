@@ -14,8 +14,8 @@ from typing import TypeVar
 from flowprof.profiler.analyzers import ANALYZERS, slo
 from flowprof.profiler.blame import thresholds as resource_thresholds
 from flowprof.profiler.blame.thresholds import Thresholds
-from flowprof.profiler.ceilings import Ceilings, rows
 from flowprof.profiler.findings import Finding
+from flowprof.profiler.machine.ceilings import Ceilings, rows
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.outcome import Outcome
 from flowprof.profiler.slo import Slo

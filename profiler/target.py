@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from flowprof.profiler.binaries.markers import contains
 from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, UsageError
-from flowprof.profiler.markers import contains
 
 _MAX_MAPS_BYTES = 64 << 20
 

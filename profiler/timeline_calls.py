@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flowprof.profiler import torch_costs
 from flowprof.profiler.store import Recording, read_sql
+from flowprof.profiler.torch import costs as torch_costs
 from numpy.typing import NDArray
 
 MAX_THREADS, MAX_DEPTH, MAX_STREAMS = 12, 8, 32

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from flowprof.examples import llama_server, synthetic_model
 from flowprof.examples.llama_server import RunningServer
-from flowprof.profiler import kernel
+from flowprof.profiler.machine import kernel
 from unprivileged import as_nobody
 
 # Started in the background or by nohup we would hand "ignore this signal" down to every program that a test starts.

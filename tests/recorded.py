@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from flowprof.probes import engines
-from flowprof.profiler import kernel
-from flowprof.profiler.options import Options
-from flowprof.profiler.plan import make_plan, require_engine
-from flowprof.profiler.recorder import Progress, Recorder
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.plan import make_plan, require_engine
+from flowprof.profiler.record.options import Options
+from flowprof.profiler.record.recorder import Progress, Recorder
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import open_target
 

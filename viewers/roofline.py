@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from flowprof.profiler.ceilings import Ceiling
+from flowprof.profiler.machine.ceilings import Ceiling
 from flowprof.profiler.sections.bound import BOUNDS
 from flowprof.profiler.sections.verdicts import Verdict, VerdictTable
 from flowprof.viewers.quantity import clean, duration, percent, three

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TextIO
 
-from flowprof.profiler.whatif import Gain
-from flowprof.profiler.whatif_change import Change
-from flowprof.profiler.whatif_timeline import Timeline
+from flowprof.profiler.whatif.change import Change
+from flowprof.profiler.whatif.operators import Gain
+from flowprof.profiler.whatif.timeline import Timeline
 from flowprof.viewers.quantity import clean, count, duration, percent
 from rich.console import Console
 from rich.text import Text

@@ -5,7 +5,7 @@
  * when it comes back (sched.bpf.c calls): the difference is the thread's own, wherever it went meanwhile.
  *
  * Compiled behind event.bpf.c in front of the engines' programs. COUNTERS is the number of kinds of perf events, the
- * first of those in profiler/count_rows.py; where it is 0 nothing of this is left.
+ * first of those in profiler/record/count_rows.py; where it is 0 nothing of this is left.
  */
 #if COUNTERS
 #define MAX_KINDS 6 /* an event holds so many, and two of the program's own */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-3-Clause */
 /*
  * Stacks of the targets' threads: each is copied once, under a key that is cheap to make, and unwound by the reader
- * (profiler/stacks.py). Compiled behind event.bpf.c. MAX_STACKS comes from the loader.
+ * (profiler/record/stacks.py). Compiled behind event.bpf.c. MAX_STACKS comes from the loader.
  */
 #define STACK_BYTES 8192
 #define STACK_STEP 512

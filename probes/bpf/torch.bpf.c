@@ -2,8 +2,8 @@
 /*
  * torch's operators with the shapes of their arguments. Compiled behind calls.bpf.c.
  *
- * Which arguments of which operator are read, and from where, the loader says per site (profiler/torch_schemas.py), and
- * where a TensorImpl keeps what per process (profiler/torch_layout.py). Distinct sets of arguments are kept in a map under
+ * Which arguments of which operator are read, and from where, the loader says per site (profiler/torch/schemas.py), and
+ * where a TensorImpl keeps what per process (profiler/torch/layout.py). Distinct sets of arguments are kept in a map under
  * a key; a call's event carries the key, and the reader looks up those that it has not seen.
  */
 #define MAX_ARGS 8

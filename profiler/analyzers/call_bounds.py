@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flowprof.profiler.ceilings import Ceiling, Ceilings, What
-from flowprof.profiler.torch_costs import Cost
+from flowprof.profiler.machine.ceilings import Ceiling, Ceilings, What
+from flowprof.profiler.torch.costs import Cost
 
 REACHED, WRONG = 0.4, 1.05
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from flowprof.profiler.ceilings import COLUMNS, Ceilings, from_rows
 from flowprof.profiler.findings import Finding
+from flowprof.profiler.machine.ceilings import COLUMNS, Ceilings, from_rows
 from flowprof.profiler.sections.coverage import Coverage
 from flowprof.profiler.sections.outcome import Outcome
 from flowprof.profiler.store import Recording, read_sql

@@ -4,10 +4,10 @@ At thread level they are of the threads' own work (barriers inside a matrix prod
 first thread only, its waits at barriers included. Cycles and instructions are of user mode: what the probes take is not
 in them. A call is the sum of its threads. Operators during which the kernel passed over a switch are left out.
 
-The byte model says what a perfect kernel must move (profiler/costs.py). Lines counted as coming from memory are what
-this one moved. Both are compared for operators whose weights are too large for the last-level cache: what was counted
-must lie between the weights alone and everything the operator reads and writes, within TOLERANCE. Whether the counter
-can be trusted is known from a stream of known size that was read when the recording began: of the weights it is
+The byte model says what a perfect kernel must move (profiler/roofline/costs.py). Lines counted as coming from memory
+are what this one moved. Both are compared for operators whose weights are too large for the last-level cache: what was
+counted must lie between the weights alone and everything the operator reads and writes, within TOLERANCE. Whether the
+counter can be trusted is known from a stream of known size that was read when the recording began: of the weights it is
 expected to see the same share. A counter that leaves prefetched lines out sees a few per cent, and then nothing is
 checked. On AMD's Zen what misses the L2 is counted, reads served by the L3 too: more lines than the model has are then
 no contradiction, and the model stays unchecked.
@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
 from flowprof.profiler.analyzers.verdict_work import MAX_NODES, Work, experts_read, read_graph
-from flowprof.profiler.ceilings import Ceilings
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.roofline import Roof
+from flowprof.profiler.machine.ceilings import Ceilings
+from flowprof.profiler.roofline.least_time import Roof
 from flowprof.profiler.sections.operator_counters import CountedOperator, ModelCheck, OperatorCounterTable
 from flowprof.profiler.store import Recording, read_sql
 

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from flowprof.profiler import torch_costs
 from flowprof.profiler.analyzers import gpu
 from flowprof.profiler.analyzers.call_bounds import WRONG
 from flowprof.profiler.analyzers.gpu_kernels import LAUNCH_NS, NAME_SQL, ceilings_of, counted
-from flowprof.profiler.ceilings import ANY, Ceilings
 from flowprof.profiler.findings import in_ms
 from flowprof.profiler.intervals import Ints
+from flowprof.profiler.machine.ceilings import ANY, Ceilings
 from flowprof.profiler.overlap import legality, picture, price, same_stream, timeline
 from flowprof.profiler.overlap.interference import Hidden, Interference
 from flowprof.profiler.overlap.legality import Chance, Waits
@@ -25,7 +24,8 @@ from flowprof.profiler.overlap.timeline import COMPUTE, COPY, MEMORY, NETWORK, O
 from flowprof.profiler.sections.gpu import GpuDevice
 from flowprof.profiler.sections.overlap import Exposure, Overlap
 from flowprof.profiler.store import Recording, read_sql
-from flowprof.profiler.torch_costs import Cost
+from flowprof.profiler.torch import costs as torch_costs
+from flowprof.profiler.torch.costs import Cost
 
 LEAST = 0.01  # of the timeline: smaller gains are not worth a word
 KNOWN = 0.5  # of the busy time must be of a known class before half batches are advised

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from flowprof.profiler.analyzers.request_delays import Delayed
+from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts
 from flowprof.profiler.blame.over_time import LANES, STEPS, level, means
-from flowprof.profiler.request_delays import Delayed
-from flowprof.profiler.request_facts import NEVER, NOT_YET, Facts
 from flowprof.profiler.sections.requests import RequestRow
 from flowprof.profiler.sections.resources import Picture
 from numpy.typing import NDArray

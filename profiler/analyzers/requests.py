@@ -2,10 +2,10 @@
 
 * `requests.delayed_by_prompt`: the prompt of one request was computed in the same batches in which others decoded, or
   between them, and made their steps longer. The claim names the prompt, and the latency that it added to each of the
-  others; the baseline is the median of the victim's own undisturbed steps (profiler/request_delays.py). Fires from
-  5 % of the victims' decode time and 10 ms on. Smaller batches (`--batch-size`, `--ubatch-size`) cut a long prompt into
-  shorter stretches; a server for long prompts of their own spares the others. Withheld when more than 1 % of the
-  batches' tokens were not read.
+  others; the baseline is the median of the victim's own undisturbed steps (request_delays.py). Fires from 5 % of the
+  victims' decode time and 10 ms on. Smaller batches (`--batch-size`, `--ubatch-size`) cut a long prompt into shorter
+  stretches; a server for long prompts of their own spares the others. Withheld when more than 1 % of the batches'
+  tokens were not read.
 * `requests.no_free_slot`: requests waited in the queue while other requests had all slots. Fires when that was 5 % of
   their time and 10 ms. More slots (`--parallel`) let them in, at the price of longer steps and of KV cells.
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from flowprof.profiler.analyzers import losses, request_blame, request_scene
 from flowprof.profiler.analyzers.contract import REQUESTS, Analyzer, Result, number, once
+from flowprof.profiler.analyzers.kv_cells import kv_cache
 from flowprof.profiler.analyzers.request_blame import (
     MORE_SLOTS,
     SMALLER_BATCHES,
@@ -29,10 +30,9 @@ from flowprof.profiler.analyzers.request_blame import (
     more_prompts,
     named,
 )
+from flowprof.profiler.analyzers.request_delays import DECODE, OPEN, PREFILL, QUEUE, Delayed, delays
+from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts, load, pids
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.kv_cells import kv_cache
-from flowprof.profiler.request_delays import DECODE, OPEN, PREFILL, QUEUE, Delayed, delays
-from flowprof.profiler.request_facts import NEVER, NOT_YET, Facts, load, pids
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.requests import Delay, KvCache, RequestRow, RequestTable
 from flowprof.profiler.store import Recording

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from flowprof.profiler.analyzers import verdicts
 from flowprof.profiler.analyzers.absence import of_processors, splits
 from flowprof.profiler.analyzers.contract import GRAPHS, OPERATORS, SCHED, THREADS, Analyzer, Result, recorded_ceilings
-from flowprof.profiler.ceilings import Ceilings, What
 from flowprof.profiler.findings import Finding
+from flowprof.profiler.machine.ceilings import Ceilings, What
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.thread_count import ThreadAdvice, ThreadAdviceTable
 from flowprof.profiler.sections.verdicts import Verdict

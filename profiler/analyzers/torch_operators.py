@@ -26,16 +26,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from flowprof.profiler import torch_costs
 from flowprof.profiler.analyzers.call_bounds import held_against
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
-from flowprof.profiler.ceilings import COLUMNS, Ceiling, Ceilings, from_rows
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.roofline import served
+from flowprof.profiler.machine.ceilings import COLUMNS, Ceiling, Ceilings, from_rows
+from flowprof.profiler.roofline.least_time import served
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.torch_operators import TorchOperator, TorchOperators, TorchThread
 from flowprof.profiler.store import Recording, read_sql
-from flowprof.profiler.torch_costs import Cost
+from flowprof.profiler.torch import costs as torch_costs
+from flowprof.profiler.torch.costs import Cost
 
 WAITS = 0.3  # of a call's time off the processor
 DISPATCH_NS = 10_000  # a call shorter than that costs its dispatch (1 to 5 µs) as much as its work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flowprof.profiler.findings import Confidence, Finding
-from flowprof.profiler.judgement import COMPUTE, MEMORY
+from flowprof.profiler.roofline.judgement import COMPUTE, MEMORY
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.verdicts import PhaseBound, Verdict, VerdictTable
 

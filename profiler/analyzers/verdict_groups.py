@@ -10,9 +10,9 @@ from flowprof.profiler.analyzers import verdict_waits
 from flowprof.profiler.analyzers.contract import ratio
 from flowprof.profiler.analyzers.verdict_waits import Away, Barrier, Node
 from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, Work
-from flowprof.profiler.ceilings import Ceilings
-from flowprof.profiler.judgement import Judgement, Known, Seen, judge
-from flowprof.profiler.roofline import Roof, Terms, added
+from flowprof.profiler.machine.ceilings import Ceilings
+from flowprof.profiler.roofline.judgement import Judgement, Known, Seen, judge
+from flowprof.profiler.roofline.least_time import Roof, Terms, added
 from flowprof.profiler.sections.coverage import Coverage
 from flowprof.profiler.sections.verdicts import Verdict
 

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from flowprof.profiler.analyzers.verdict_work import GraphWork, MeasuredGraph
-from flowprof.profiler.ceilings import Ceiling
-from flowprof.profiler.costs import Cost
 from flowprof.profiler.findings import Confidence
-from flowprof.profiler.judgement import CLEAR, LOSSES
-from flowprof.profiler.roofline import Roof, Terms, added, describe
+from flowprof.profiler.machine.ceilings import Ceiling
+from flowprof.profiler.roofline.costs import Cost
+from flowprof.profiler.roofline.judgement import CLEAR, LOSSES
+from flowprof.profiler.roofline.least_time import Roof, Terms, added, describe
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.coverage import Coverage
 from flowprof.profiler.sections.verdicts import PhaseBound, Verdict

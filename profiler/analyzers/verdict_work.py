@@ -15,10 +15,10 @@ from math import prod
 from typing import Any
 
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
-from flowprof.profiler.ceilings import Ceilings
-from flowprof.profiler.costs import Cost, GraphCost, graph_costs
-from flowprof.profiler.model_facts import find_weights
-from flowprof.profiler.roofline import Roof, Terms, terms
+from flowprof.profiler.ggml.model_facts import find_weights
+from flowprof.profiler.machine.ceilings import Ceilings
+from flowprof.profiler.roofline.costs import Cost, GraphCost, graph_costs
+from flowprof.profiler.roofline.least_time import Roof, Terms, terms
 from flowprof.profiler.store import Recording, read_sql
 
 MAX_NODES = 300_000  # of all graphs together; those with the least time are left out

@@ -46,10 +46,10 @@ from flowprof.profiler.analyzers.verdict_groups import add_up, judge_group, verd
 from flowprof.profiler.analyzers.verdict_phases import phase_bound
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
 from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, measured_graphs
-from flowprof.profiler.build_instructions import left_unused
-from flowprof.profiler.ceilings import Ceiling, Ceilings
-from flowprof.profiler.judgement import Known, fixed_cost
-from flowprof.profiler.roofline import SPILLS
+from flowprof.profiler.ggml.build_instructions import left_unused
+from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
+from flowprof.profiler.roofline.judgement import Known, fixed_cost
+from flowprof.profiler.roofline.least_time import SPILLS
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.verdicts import VerdictTable

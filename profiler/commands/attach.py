@@ -22,8 +22,9 @@ def run(asked: argparse.Namespace) -> int:
     pids = pids_of(asked.pids, asked.pid, "attach")
     options = recording.options(asked)
     from flowprof.probes import engines
-    from flowprof.profiler import destination, kernel, rights
+    from flowprof.profiler import destination
     from flowprof.profiler.errors import NotFoundError
+    from flowprof.profiler.machine import kernel, rights
     from flowprof.profiler.target import has_ended, open_target
 
     targets = [open_target(pid) for pid in pids]
@@ -31,7 +32,12 @@ def run(asked: argparse.Namespace) -> int:
     output = asked.output or f"flowprof-{'-'.join(map(str, pids))}.duckdb"
     destination.check(output, asked.force)  # before the compiler is started, for which even an error would have to wait
     with recording.compiling(options) as probes:
-        from flowprof.profiler.plan import make_plan, require_engine, require_room, require_watched  # takes long
+        from flowprof.profiler.planning.plan import (  # takes long
+            make_plan,
+            require_engine,
+            require_room,
+            require_watched,
+        )
 
         known = engines(options.torch_ops)
         plan = make_plan(targets, kernel.version(), known, debug_dirs=options.debug_dirs, manifests=options.manifests)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flowprof.profiler.messages import printable, say
 
 if TYPE_CHECKING:
-    from flowprof.profiler.ceilings import Ceilings
+    from flowprof.profiler.machine.ceilings import Ceilings
 
 NAME = "calibrate"
 MAX_COUNTS = 32
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from flowprof.profiler import calibrate, ceilings_file, processor
+    from flowprof.profiler.machine import calibrate, ceilings_file, processor
 
     here = processor.read()
     threads = _threads(asked.threads) or processor.thread_counts(len(here.cpus), here.cores)
@@ -60,7 +60,7 @@ def _threads(text: str | None) -> tuple[int, ...]:
 
 
 def _show(shown: Ceilings, known: bool) -> None:
-    from flowprof.profiler import ceilings_file
+    from flowprof.profiler.machine import ceilings_file
     from flowprof.viewers import rows
     from flowprof.viewers.quantity import three
 

@@ -108,7 +108,7 @@ def _record(asked: argparse.Namespace) -> int:
 
 def _calibrate() -> None:
     """The machine's ceilings, unless they are known: without them there are no verdicts."""
-    from flowprof.profiler import calibrate, ceilings_file
+    from flowprof.profiler.machine import calibrate, ceilings_file
 
     known = ceilings_file.cached()
     wanted = calibrate.open_counts(known, (1, SERVER_THREADS))

@@ -27,9 +27,9 @@ def run(asked: argparse.Namespace) -> int:
     from pathlib import Path
 
     from flowprof.probes import engines
-    from flowprof.profiler import kernel
     from flowprof.profiler.commands.attach import pids_of
-    from flowprof.profiler.plan import make_plan, require_engine
+    from flowprof.profiler.machine import kernel
+    from flowprof.profiler.planning.plan import make_plan, require_engine
     from flowprof.profiler.resources.taps import VARIABLE
     from flowprof.profiler.target import open_target
     from flowprof.viewers import rows

@@ -84,7 +84,7 @@ def _recorded(asked: argparse.Namespace) -> int:
     table = interference.read(asked.interference) if asked.interference else interference.DEFAULT
     with Recording.open(asked.file) as recording:
         if asked.ceilings is not None:
-            from flowprof.profiler import ceilings, ceilings_file
+            from flowprof.profiler.machine import ceilings, ceilings_file
 
             recording.shadow("ceiling", ceilings.rows(ceilings_file.load(asked.ceilings)))
         if not overlap.WORK.met(recording):

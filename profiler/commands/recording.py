@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from flowprof.profiler.messages import say
 
 if TYPE_CHECKING:
-    from flowprof.profiler.options import Options
-    from flowprof.profiler.plan import Plan
-    from flowprof.profiler.probes_in_place import ProbesInPlace
-    from flowprof.profiler.recorder import Progress, Recorder
+    from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
+    from flowprof.profiler.planning.plan import Plan
+    from flowprof.profiler.record.options import Options
+    from flowprof.profiler.record.recorder import Progress, Recorder
     from flowprof.profiler.resources.manifest import Manifest
 
 DEFAULT_BUDGET = "1%"
@@ -122,7 +122,7 @@ def options(asked: argparse.Namespace) -> Options:
     """The recorder's options. Raises UsageError."""
     from flowprof.profiler import durations
     from flowprof.profiler.errors import UsageError
-    from flowprof.profiler.options import LEVELS, Options
+    from flowprof.profiler.record.options import LEVELS, Options
     from flowprof.profiler.target import shown
 
     levels = tuple(name.strip() for name in asked.levels.split(",") if name.strip())
@@ -164,7 +164,7 @@ def compiling(options: Options, engines: Iterable[str] = ()) -> Iterator[Future[
 
     engines: that may be met; what others need is compiled when they are.
     """
-    from flowprof.profiler.probes_in_place import ProbesInPlace
+    from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
 
     with ThreadPoolExecutor(1, initializer=_own_folder) as compiler:
         yield compiler.submit(ProbesInPlace.of, options, engines)
@@ -178,10 +178,10 @@ def _own_folder() -> None:
 
 def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str, probes: Future[ProbesInPlace]) -> int:
     """Record `plan` into `output` and show the report. Returns the exit code."""
-    from flowprof.profiler.graphs import read_ahead
+    from flowprof.profiler.ggml.graphs import read_ahead
     from flowprof.profiler.invoking_user import invoking_user
-    from flowprof.profiler.plan import unseen
-    from flowprof.profiler.recorder import Recorder
+    from flowprof.profiler.planning.plan import unseen
+    from flowprof.profiler.record.recorder import Recorder
     from flowprof.profiler.store import Recording
 
     read_ahead((module for module, _, _ in plan.modules), options.debug_dirs)

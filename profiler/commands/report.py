@@ -42,7 +42,7 @@ def run(asked: argparse.Namespace) -> int:
 
     slos, ceilings, thresholds = parse(asked.slo), None, None
     if asked.ceilings is not None:
-        from flowprof.profiler.ceilings_file import load
+        from flowprof.profiler.machine.ceilings_file import load
 
         ceilings = load(asked.ceilings)
     if asked.thresholds is not None:

@@ -17,7 +17,7 @@ from flowprof.profiler.commands import recording
 from flowprof.profiler.messages import printable, say
 
 if TYPE_CHECKING:
-    from flowprof.profiler.child import Child
+    from flowprof.profiler.record.child import Child
 
 NAME = "run"
 
@@ -37,9 +37,9 @@ def run(asked: argparse.Namespace) -> int:
 
     options = replace(recording.options(asked), look_s=0.01)
     from flowprof.probes import engines
-    from flowprof.profiler import kernel, rights
-    from flowprof.profiler.child import Child
-    from flowprof.profiler.plan import make_plan, unwatched
+    from flowprof.profiler.machine import kernel, rights
+    from flowprof.profiler.planning.plan import make_plan, unwatched
+    from flowprof.profiler.record.child import Child
 
     rights.require()
     user = os.environ.get("SUDO_UID") if os.geteuid() == 0 else None

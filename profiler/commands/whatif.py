@@ -25,9 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     from flowprof.profiler.errors import UsageError
     from flowprof.profiler.store import Recording
-    from flowprof.profiler.whatif import whatif
-    from flowprof.profiler.whatif_change import read_change
-    from flowprof.profiler.whatif_timeline import is_timeline, timeline
+    from flowprof.profiler.whatif.change import read_change
+    from flowprof.profiler.whatif.operators import whatif
+    from flowprof.profiler.whatif.timeline import is_timeline, timeline
     from flowprof.viewers import whatif as viewer
 
     changes = [read_change("op", text) for text in asked.op] + [read_change("block", text) for text in asked.block]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flowprof.profiler.analyzers.contract import recorded_ceilings
 from flowprof.profiler.diff import known
 from flowprof.profiler.diff.result import Difference
-from flowprof.profiler.host import SETTINGS
+from flowprof.profiler.machine.host import SETTINGS
 from flowprof.profiler.store import Recording, read_sql
 
 PROCESSOR = "processor"  # the model of it: a gate asks for it by this name

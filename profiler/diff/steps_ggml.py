@@ -21,7 +21,7 @@ from flowprof.profiler.analyzers.verdict_work import GraphWork, Work, experts_re
 from flowprof.profiler.diff import levels
 from flowprof.profiler.diff.result import Part
 from flowprof.profiler.diff.steps import Floats, Group, GroupFacts, Ints, Steps
-from flowprof.profiler.roofline import Roof
+from flowprof.profiler.roofline.least_time import Roof
 from flowprof.profiler.store import Recording, read_sql
 
 MAX_NODES = 300_000  # of all graphs together

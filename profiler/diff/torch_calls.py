@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from flowprof.profiler import torch_costs
 from flowprof.profiler.analyzers.contract import once
 from flowprof.profiler.diff import iterations
 from flowprof.profiler.diff.steps import Floats, Ints
 from flowprof.profiler.store import Recording, read_sql
-from flowprof.profiler.torch_costs import Arg
+from flowprof.profiler.torch import costs as torch_costs
+from flowprof.profiler.torch.costs import Arg
 from numpy.typing import NDArray
 
 STEP_NAMES = ("ProfilerStep", "step", "execute_")  # torch.profiler; SGLang and others; vLLM

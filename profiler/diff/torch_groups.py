@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from flowprof.profiler import torch_costs
 from flowprof.profiler.diff.steps import Ints
-from flowprof.profiler.torch_costs import Arg
+from flowprof.profiler.torch import costs as torch_costs
+from flowprof.profiler.torch.costs import Arg
 
 BACKWARD = "backward"  # the block of what the engine of backward passes calls
 SELDOM = 0.2

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowprof.profiler import ceilings
 from flowprof.profiler.errors import NotFoundError, UsageError
+from flowprof.profiler.machine import ceilings
 
 MODELS = Path(__file__).resolve().parent.parent / "data" / "models.toml"
 MAX_BYTES = 1 << 20

@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowprof.profiler.calibrate import ONE_THREAD
 from flowprof.profiler.errors import NothingToProfileError, RecordingError
+from flowprof.profiler.machine.calibrate import ONE_THREAD
 
 ROUNDS, SECONDS = 7, 0.25
 LEAST = 0.001  # of R: a table holds positive shares

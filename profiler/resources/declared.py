@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from flowprof.profiler import declarations
-from flowprof.profiler.demangle import demangled
-from flowprof.profiler.dwarf import Member
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries import declarations
+from flowprof.profiler.binaries.demangle import demangled
+from flowprof.profiler.binaries.dwarf import Member
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.binaries.symbols import Symbol
 from flowprof.profiler.resources.expression import (
     DECLARED,
     NAMED,
@@ -24,7 +25,6 @@ from flowprof.profiler.resources.expression import (
     kind_of,
     readable,
 )
-from flowprof.profiler.symbols import Symbol
 
 WHOLE = (1, 2, 4, 8)  # bytes of numbers that are read
 MAX_LOOKED_AT = 10_000  # symbols that are demangled, or compared with a name that is not there

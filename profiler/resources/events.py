@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from flowprof.profiler import ring
 from flowprof.profiler.columns import Columns
-from flowprof.profiler.planned_site import MAX_TAPS, PlannedSite
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.planning.planned_site import MAX_TAPS, PlannedSite
+from flowprof.profiler.record.stacks import Stacks
 from flowprof.profiler.resources.expression import Way
 from flowprof.profiler.resources.manifest import EVENTS, Manifest
 from flowprof.profiler.resources.taps import SAMPLE, WAYS, Tap
-from flowprof.profiler.stacks import Stacks
 from numpy.typing import NDArray
 
 KINDS = (ring.RESOURCE, ring.RESOURCE_HOLDER, ring.RESOURCE_VARIABLES)

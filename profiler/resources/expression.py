@@ -26,7 +26,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flowprof.profiler.dwarf import Member
+from flowprof.profiler.binaries.dwarf import Member
 
 MAX_STEPS = 6
 MAX_LENGTH = 400

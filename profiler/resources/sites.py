@@ -13,20 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowprof.probes.catalogue import Probe
-from flowprof.profiler.demangle import demangled
-from flowprof.profiler.elf import ElfError, ElfFile
+from flowprof.profiler.binaries.demangle import demangled
+from flowprof.profiler.binaries.elf import ElfError, ElfFile
+from flowprof.profiler.binaries.module_elf import open_elf
+from flowprof.profiler.binaries.symbols import Symbol
 from flowprof.profiler.errors import FlowprofError
-from flowprof.profiler.exit_sites import choose_exit_sites
-from flowprof.profiler.module_elf import open_elf
-from flowprof.profiler.planned_site import PlannedSite
-from flowprof.profiler.probe_cost import Kernel
+from flowprof.profiler.planning.exit_sites import choose_exit_sites
+from flowprof.profiler.planning.planned_site import PlannedSite
+from flowprof.profiler.planning.probe_cost import Kernel
+from flowprof.profiler.planning.sites import NoSite, Site, choose_entry_site, return_site
 from flowprof.profiler.resources.declared import find_object, nearest
 from flowprof.profiler.resources.expression import NAMED, NUMBER, ExpressionError, Way, parse
 from flowprof.profiler.resources.manifest import MAX_VARIABLES, Event, Manifest, Resource, Variable
 from flowprof.profiler.resources.taps import SAMPLE, VARIABLE, Tap, make_sample, make_tap, place_way
 from flowprof.profiler.resources.versions import misfit
-from flowprof.profiler.sites import NoSite, Site, choose_entry_site, return_site
-from flowprof.profiler.symbols import Symbol
 from flowprof.profiler.target import Module, Target
 
 LEVEL = "resource"

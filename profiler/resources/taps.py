@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from flowprof.profiler.declarations import member_names
-from flowprof.profiler.dwarf import Member, struct_member
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.module_elf import load_bias
+from flowprof.profiler.binaries.declarations import member_names
+from flowprof.profiler.binaries.dwarf import Member, struct_member
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.binaries.module_elf import load_bias
 from flowprof.profiler.resources.declared import declared, described, find_object
 from flowprof.profiler.resources.expression import (
     COMPARISONS,

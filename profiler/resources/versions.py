@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from flowprof.profiler.elf import ElfError, ElfFile
+from flowprof.profiler.binaries.elf import ElfError, ElfFile
 from flowprof.profiler.target import Module
 
 Version = tuple[int, ...]

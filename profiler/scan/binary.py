@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flowprof.profiler.demangle import demangled
-from flowprof.profiler.disassembly import SUPPORTED, direct_target, is_jump, sweep
-from flowprof.profiler.elf import ElfError, ElfFile
+from flowprof.profiler.binaries.demangle import demangled
+from flowprof.profiler.binaries.disassembly import SUPPORTED, direct_target, is_jump, sweep
+from flowprof.profiler.binaries.elf import ElfError, ElfFile
+from flowprof.profiler.binaries.symbols import Symbol
 from flowprof.profiler.errors import NothingToProfileError
 from flowprof.profiler.scan import machine_shape, signature, types
 from flowprof.profiler.scan.material import UNKNOWN, Function, Material, Shape, Wait, Waiting
-from flowprof.profiler.symbols import Symbol
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -148,7 +148,7 @@ class _Program:
 
     @cached_property
     def _slot_names(self) -> dict[int, str]:
-        from flowprof.profiler.plt import slots
+        from flowprof.profiler.binaries.plt import slots
 
         return {slot: name.decode("utf-8", "replace") for slot, name in slots(self.elf).items()}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from flowprof.profiler.disassembly import direct_target, is_call, is_jump, sweep, whole_register
+from flowprof.profiler.binaries.disassembly import direct_target, is_call, is_jump, sweep, whole_register
 from flowprof.profiler.scan.material import UNKNOWN, Shape
 
 MAX_CALLERS = 16

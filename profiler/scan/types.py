@@ -13,8 +13,8 @@ from typing import Any
 
 from elftools.dwarf.die import DIE
 from elftools.elf.elffile import ELFFile
-from flowprof.profiler.dwarf import FOREIGN, dies, references
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries.dwarf import FOREIGN, dies, references
+from flowprof.profiler.binaries.elf import ElfFile
 from flowprof.profiler.scan.material import Function, words
 from flowprof.profiler.scan.vocabulary import kind_of
 

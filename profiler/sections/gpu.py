@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flowprof.profiler.ceilings import Ceiling
 from flowprof.profiler.findings import Confidence
+from flowprof.profiler.machine.ceilings import Ceiling
 
 GpuBound = Literal["compute", "memory", "overhead", "inefficient", "unknown"]
 

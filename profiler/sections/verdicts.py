@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowprof.profiler.ceilings import Ceiling
 from flowprof.profiler.findings import Confidence
+from flowprof.profiler.machine.ceilings import Ceiling
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.coverage import Coverage
 

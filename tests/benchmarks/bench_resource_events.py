@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from beside import Program, answering, ask, halves, on_another, rings_read
-from flowprof.profiler import kernel
-from flowprof.profiler.plan import Plan, make_plan
-from flowprof.profiler.probes_in_place import ALWAYS, ProbesInPlace
+from flowprof.profiler.kernel_side.probes_in_place import ALWAYS, ProbesInPlace
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.plan import Plan, make_plan
+from flowprof.profiler.record.stacks import Stacks
 from flowprof.profiler.resources.events import ResourceEvents
 from flowprof.profiler.resources.manifest import Manifest, parse
-from flowprof.profiler.stacks import Stacks
 from flowprof.profiler.target import open_target
 from row import Row, bootstrap
 

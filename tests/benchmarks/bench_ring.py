@@ -29,14 +29,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from flowprof.profiler import follow, ring
-from flowprof.profiler.bpf import event_ring_shift
-from flowprof.profiler.graphs import KnownGraph
-from flowprof.profiler.hitcost import HitCost
-from flowprof.profiler.options import LEVELS, Options
-from flowprof.profiler.plan import Plan
-from flowprof.profiler.probe_windows import ProbeWindows
-from flowprof.profiler.recorder import Progress, Recorder
+from flowprof.profiler.ggml.graphs import KnownGraph
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.kernel_side.bpf import event_ring_shift
+from flowprof.profiler.kernel_side.hitcost import HitCost
+from flowprof.profiler.planning.plan import Plan
+from flowprof.profiler.record import follow
+from flowprof.profiler.record.options import LEVELS, Options
+from flowprof.profiler.record.probe_windows import ProbeWindows
+from flowprof.profiler.record.recorder import Progress, Recorder
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import open_target
 from row import Row

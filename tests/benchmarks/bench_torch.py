@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torch_engine, al
 import torch_engine
 from beside import ON_ITS_OWN, halves, on_another, rings_read
 from flowprof.probes import engines
-from flowprof.profiler import kernel
-from flowprof.profiler.module_elf import open_elf
-from flowprof.profiler.plan import Plan, make_plan
-from flowprof.profiler.probes_in_place import ProbesInPlace
+from flowprof.profiler.binaries.module_elf import open_elf
+from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.plan import Plan, make_plan
 from flowprof.profiler.target import open_target
-from flowprof.profiler.torch_layout import tensor_layout
-from flowprof.profiler.torch_schemas import read_schemas, struct_name
+from flowprof.profiler.torch.layout import tensor_layout
+from flowprof.profiler.torch.schemas import read_schemas, struct_name
 from row import Row, bootstrap
 
 PROGRAM = """

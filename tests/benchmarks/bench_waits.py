@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 
 from beside import Program, answering, ask, halves, on_another, rings_read
 from flowprof.probes.sched import SCHED
-from flowprof.profiler.probes_in_place import ProbesInPlace
+from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
 from row import Row, bootstrap
 
 PROGRAM = r"""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flowprof.profiler.probes_in_place import ProbesInPlace
+from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
 
 ON_ITS_OWN = ("taskset", "-c", "0")  # before a target's command
 _OWN_CPU = 1

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler import kernel, ring
-from flowprof.profiler.attach import AttachPoint, attach
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.probes_in_place import ProbesInPlace
-from flowprof.profiler.sites import choose_entry_site
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.kernel_side.attach import AttachPoint, attach
+from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.sites import choose_entry_site
 
 pytestmark = pytest.mark.bpf
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flowprof.profiler import bpf
+from flowprof.profiler.kernel_side import bpf
 from flowprof.profiler.report import build_report
 from flowprof.profiler.resources.manifest import load
 from flowprof.profiler.sections.blocked import BlockedRow, BlockedTable

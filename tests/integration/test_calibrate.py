@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
-from flowprof.profiler import calibrate, ceilings, ceilings_file, processor
-from flowprof.profiler.ceilings import Ceilings
+from flowprof.profiler.machine import calibrate, ceilings, ceilings_file, processor
+from flowprof.profiler.machine.ceilings import Ceilings
 
 HAS_INT8 = calibrate.libraries() and bool(processor.instructions(processor.read().flags, os.uname().machine, "int8"))
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from cuda_programs import Built, Program, build, real_kernels, real_runtime
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.registered_kernels import registered_kernels
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.cuda.registered_kernels import registered_kernels
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.cuda_host import CudaHost
 from flowprof.profiler.store import Recording

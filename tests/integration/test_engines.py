@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from flowprof.examples import load, synthetic_model
 from flowprof.examples.llama_server import RunningServer
-from flowprof.profiler import kernel
-from flowprof.profiler.plan import make_plan
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.plan import make_plan
 from flowprof.profiler.target import open_target
 from recorded import read, recording_of
 from test_layout_real import Build

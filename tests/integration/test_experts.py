@@ -22,12 +22,13 @@ import pandas as pd
 import pytest
 from flowprof.examples import llama_server, synthetic_model
 from flowprof.examples.synthetic_model import KINDS, Q8_0
-from flowprof.profiler import kernel, ring
-from flowprof.profiler.attach import AttachPoint, attach
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.layout_table import KNOWN
-from flowprof.profiler.probes_in_place import ProbesInPlace
-from flowprof.profiler.sites import choose_entry_site
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.ggml.layout_table import KNOWN
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.kernel_side.attach import AttachPoint, attach
+from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.sites import choose_entry_site
 from flowprof.profiler.store import Recording
 from recorded import recording_of
 

@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 from flowprof.examples import load, synthetic_model
 from flowprof.examples.llama_server import RunningServer
-from flowprof.profiler import kernel
-from flowprof.profiler.plan import make_plan
-from flowprof.profiler.recorder import WRITE_S
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.plan import make_plan
+from flowprof.profiler.record.recorder import WRITE_S
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import open_target
 from recorded import read, recording_of

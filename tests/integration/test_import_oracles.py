@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowprof.profiler import torch_costs
 from flowprof.profiler.analyzers import overlap
 from flowprof.profiler.analyzers.gpu import table
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.gpu import GpuTable
 from flowprof.profiler.store import Recording
+from flowprof.profiler.torch import costs as torch_costs
 from traces import SHARED, imported
 
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the traces are not at {SHARED}")

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flowprof.probes.sched import SCHED
-from flowprof.profiler import attach, bpf, kernel, ring
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.probes_in_place import ProbesInPlace
-from flowprof.profiler.sites import choose_entry_site, return_site
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.kernel_side import attach, bpf, ring
+from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.sites import choose_entry_site, return_site
 
 pytestmark = pytest.mark.bpf
 

@@ -20,14 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler import bpf_compiler, cache, kernel
-from flowprof.profiler.attach import AttachPoint, attach
-from flowprof.profiler.bpf import Program
-from flowprof.profiler.describe import GraphChanged, describe, read_graph
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.layout import LayoutUnknown, resolve_layout
+from flowprof.profiler import cache
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.ggml.describe import GraphChanged, describe, read_graph
+from flowprof.profiler.ggml.layout import LayoutUnknown, resolve_layout
+from flowprof.profiler.ggml.names import LiveModule, read_names
+from flowprof.profiler.kernel_side import bpf_compiler
+from flowprof.profiler.kernel_side.attach import AttachPoint, attach
+from flowprof.profiler.kernel_side.bpf import Program
+from flowprof.profiler.machine import kernel
 from flowprof.profiler.memory import Memory
-from flowprof.profiler.names import LiveModule, read_names
 
 pytestmark = pytest.mark.engine
 
@@ -248,8 +250,8 @@ def test_a_wrong_layout_is_refused(engine, member):
     known = resolve_layout(memory, truth["cgraph"], names, modules)
     wrong = replace(known, tensor=replace(known.tensor, **{member: getattr(known.tensor, member) + 8}))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(LayoutUnknown, match="tried") as refused:
-        patch.setattr("flowprof.profiler.layout_infer.MIN_NODES", 10**6)
-        patch.setattr("flowprof.profiler.dwarf_layouts.dwarf_layouts", lambda modules, known: [])
+        patch.setattr("flowprof.profiler.ggml.layout_infer.MIN_NODES", 10**6)
+        patch.setattr("flowprof.profiler.ggml.dwarf_layouts.dwarf_layouts", lambda modules, known: [])
         resolve_layout(memory, truth["cgraph"], names, modules, table=(wrong,))
     assert known.version in refused.value.message
 

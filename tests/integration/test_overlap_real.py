@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flowprof.profiler import ceilings
 from flowprof.profiler.analyzers import overlap
-from flowprof.profiler.calibrate import ONE_THREAD
-from flowprof.profiler.ceilings import Ceiling, Ceilings
+from flowprof.profiler.machine import ceilings
+from flowprof.profiler.machine.calibrate import ONE_THREAD
+from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
 from flowprof.profiler.overlap import interference, measure
 from overlap_child import BLOCK, SIDE
 from traces import Event, imported, kineto, slice_, work

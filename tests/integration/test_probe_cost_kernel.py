@@ -16,10 +16,11 @@ from statistics import median
 from time import perf_counter_ns
 
 import pytest
-from flowprof.profiler import attach, bpf, kernel
-from flowprof.profiler.disassembly import instructions
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.sites import CostClass, NoSite, choose_entry_site, probe_cost
+from flowprof.profiler.binaries.disassembly import instructions
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.kernel_side import attach, bpf
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.sites import CostClass, NoSite, choose_entry_site, probe_cost
 
 # name, instructions in AT&T syntax; each function returns its argument plus one
 SHAPES = [

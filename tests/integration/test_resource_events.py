@@ -9,10 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from flowprof.profiler import kernel, plan
 from flowprof.profiler.analyzers import losses
 from flowprof.profiler.errors import NothingToProfileError
-from flowprof.profiler.plan import make_plan, unseen
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning import plan
+from flowprof.profiler.planning.plan import make_plan, unseen
 from flowprof.profiler.resources.manifest import parse
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import open_target

@@ -14,7 +14,7 @@ from typing import Any
 import flowprof.examples
 import pytest
 from flowprof.examples.planted_resource import DECOY, PlantedResource, Program, build
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries.elf import ElfFile
 from flowprof.profiler.resources.manifest import load
 from recorded import read, recording_of
 from undisturbed import DISTURBED

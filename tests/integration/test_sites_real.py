@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 from flowprof.profiler import cache
-from flowprof.profiler.build_instructions import built_for
-from flowprof.profiler.callgraph import compute_forward_candidates, find_graph_thread, node_barriers
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.sites import CostClass, NoSite, Site, call_sites, choose_entry_site
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.ggml.build_instructions import built_for
+from flowprof.profiler.planning.callgraph import compute_forward_candidates, find_graph_thread, node_barriers
+from flowprof.profiler.planning.sites import CostClass, NoSite, Site, call_sites, choose_entry_site
 from wheels import A64, run, wheel
 
 NODE = "@node-llama-cpp/linux-x64@3.22.1"

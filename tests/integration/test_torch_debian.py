@@ -16,13 +16,13 @@ import pytest
 import torch_engine
 from debs import unpacked
 from flowprof.probes import engines
-from flowprof.profiler import torch_costs
-from flowprof.profiler.kernel import version
-from flowprof.profiler.module_elf import open_elf
-from flowprof.profiler.plan import make_plan
+from flowprof.profiler.binaries.module_elf import open_elf
+from flowprof.profiler.machine.kernel import version
+from flowprof.profiler.planning.plan import make_plan
 from flowprof.profiler.target import open_target
-from flowprof.profiler.torch_layout import tensor_layout
-from flowprof.profiler.torch_schemas import has_old_optional, read_schemas, struct_name
+from flowprof.profiler.torch import costs as torch_costs
+from flowprof.profiler.torch.layout import tensor_layout
+from flowprof.profiler.torch.schemas import has_old_optional, read_schemas, struct_name
 from recorded import read
 from torch_engine import Program
 

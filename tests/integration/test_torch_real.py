@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch_engine
-from flowprof.profiler import cache, torch_costs
+from flowprof.profiler import cache
+from flowprof.profiler.record.windows import INITIAL_CREDIT_S
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.torch_operators import TorchOperators
 from flowprof.profiler.store import Recording
-from flowprof.profiler.windows import INITIAL_CREDIT_S
+from flowprof.profiler.torch import costs as torch_costs
 from recorded import read, recording_of
 from torch_engine import recorded
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from flowprof.examples import load
-from flowprof.profiler.module_code import code_of
+from flowprof.profiler.binaries.module_code import code_of
+from flowprof.profiler.binaries.unwind import Frame, Registers, unwind
 from flowprof.profiler.target import modules_of
-from flowprof.profiler.unwind import Frame, Registers, unwind
 
 pytestmark = pytest.mark.skipif(not shutil.which("gdb"), reason="needs gdb")
 

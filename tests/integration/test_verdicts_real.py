@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from flowprof.examples import llama_server, load, synthetic_model
 from flowprof.examples.llama_server import RunningServer
-from flowprof.profiler import calibrate, ceilings, processor
+from flowprof.profiler.machine import calibrate, ceilings, processor
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.verdicts import PhaseBound, Verdict, VerdictTable
 from flowprof.profiler.store import Recording

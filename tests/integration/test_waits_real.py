@@ -25,11 +25,11 @@ from flowprof.examples.hog import running as hog
 from flowprof.examples.llama_server import RunningServer
 from flowprof.examples.read_from_disk import evict
 from flowprof.profiler.analyzers import threads, waits
-from flowprof.profiler.probes_in_place import ProbesInPlace
-from flowprof.profiler.ring import MAJOR_FAULT, OFF_CPU
-from flowprof.profiler.schedule import Schedule
+from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
+from flowprof.profiler.kernel_side.ring import MAJOR_FAULT, OFF_CPU
+from flowprof.profiler.record.schedule import Schedule
+from flowprof.profiler.record.stacks import Stacks
 from flowprof.profiler.sections.waits import WaitTable
-from flowprof.profiler.stacks import Stacks
 from flowprof.profiler.store import Recording
 from recorded import read
 from undisturbed import CPUS, DISTURBED, MS, busiest, numbers, pool, problems, recorded, report_of

@@ -4,9 +4,9 @@ import ctypes
 import os
 
 import numpy as np
-from flowprof.profiler.layout import GraphLayout, Layouts, TensorLayout
+from flowprof.profiler.ggml.layout import GraphLayout, Layouts, TensorLayout
+from flowprof.profiler.ggml.names import OpNames, TypeTrait
 from flowprof.profiler.memory import Memory
-from flowprof.profiler.names import OpNames, TypeTrait
 
 _BASIC = "NONE DUP ADD SUB MUL DIV NORM RMS_NORM MUL_MAT MUL_MAT_ID SCALE SET CPY CONT RESHAPE VIEW PERMUTE TRANSPOSE"
 _FURTHER = "GET_ROWS SET_ROWS SOFT_MAX ROPE ARGSORT UNARY GLU COUNT_EQUAL"

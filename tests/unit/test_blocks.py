@@ -1,7 +1,7 @@
 """Tensor names → layer and block, and what unnamed tensors take over."""
 
 import pytest
-from flowprof.profiler.blocks import own_place, place_nodes
+from flowprof.profiler.ggml.blocks import own_place, place_nodes
 
 NAMES = [
     ("Qcur-7", 7, "attention"),

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flowprof.profiler import bpf_compiler
-from flowprof.profiler.bpf_compiler import compiled
-from flowprof.profiler.bpf_object import BpfObject, Code, Map, code_of, pack, unpack
+from flowprof.profiler.kernel_side import bpf_compiler
+from flowprof.profiler.kernel_side.bpf_compiler import compiled
+from flowprof.profiler.kernel_side.bpf_object import BpfObject, Code, Map, code_of, pack, unpack
 
 LOAD, MOVE = (
     b"\x18\x11\0\0%c\0\0\0" + bytes(8),

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.build_instructions import built_for, left_unused, of_processor
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.ggml.build_instructions import built_for, left_unused, of_processor
 
 SOURCE = """
 int ggml_cpu_has_avx2(void) { return 1; }

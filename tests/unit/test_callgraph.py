@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.callgraph import (
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.planning.callgraph import (
     compute_forward_candidates,
     find_graph_thread,
     node_barriers,
     references,
 )
-from flowprof.profiler.elf import ElfFile
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc to make libraries")
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from flowprof.probes.torch import engine
-from flowprof.profiler import calls as calls_module
-from flowprof.profiler import ring
-from flowprof.profiler.batch import Batch
-from flowprof.profiler.calls import Calls
-from flowprof.profiler.planned_site import PlannedSite
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.planning.planned_site import PlannedSite
+from flowprof.profiler.record import calls as calls_module
+from flowprof.profiler.record.batch import Batch
+from flowprof.profiler.record.calls import Calls
 from flowprof.profiler.store import Recording
 from flowprof.profiler.target import Module
-from flowprof.profiler.torch_schemas import FLAG, MAX_ARGS, MAYBE_TENSOR, NUMBER, NUMBERS, TENSOR, TENSORS, Schema
+from flowprof.profiler.torch.schemas import FLAG, MAX_ARGS, MAYBE_TENSOR, NUMBER, NUMBERS, TENSOR, TENSORS, Schema
 
 PID, TID = 4242, 4243
 ENTRY, EXIT = engine().ladders[0].rungs[0].probes[:2]

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flowprof.profiler import calibrate, ceilings, ceilings_file, processor
-from flowprof.profiler.ceilings import ANY, DISTURBED, Ceiling, Ceilings
 from flowprof.profiler.errors import FlowprofError, NotFoundError, PermissionDeniedError, RecordingError, UsageError
-from flowprof.profiler.processor import Processors
+from flowprof.profiler.machine import calibrate, ceilings, ceilings_file, processor
+from flowprof.profiler.machine.ceilings import ANY, DISTURBED, Ceiling, Ceilings
+from flowprof.profiler.machine.processor import Processors
 
 DRAM = Ceiling("dram_read", "", 2, 45.2e9, 43e9, 45.2e9, "measured")
 GEMM = Ceiling("gemm", "f32", 2, 189e9, 180e9, 190e9, "measured")
@@ -221,7 +221,7 @@ def test_another_gpu(name: str) -> None:
 def test_the_gpu_table_is_whole() -> None:
     import tomllib
 
-    table = tomllib.loads((Path(ceilings.__file__).with_name("data") / "gpus.toml").read_text())
+    table = tomllib.loads((Path(ceilings.__file__).parents[1] / "data" / "gpus.toml").read_text())
     names = [name for gpu in table["gpu"] for name in gpu["names"]]
     assert len(names) == len({ceilings._plain_name(name) for name in names})
     for gpu in table["gpu"]:

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.child import Child
 from flowprof.profiler.errors import FlowprofError, NotFoundError, PermissionDeniedError
+from flowprof.profiler.record.child import Child
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = 65534
@@ -62,7 +62,7 @@ def test_abandoning_does_not_wait_for_a_command_that_runs() -> None:
 
 def test_it_does_not_begin_when_flowprof_dies(tmp_path: Path) -> None:
     script = (
-        "import os, time; from flowprof.profiler.child import Child\n"
+        "import os, time; from flowprof.profiler.record.child import Child\n"
         f"child = Child(['touch', {str(tmp_path / 'begun')!r}], None)\n"
         "print(child.pid, flush=True); time.sleep(60)"
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler.cost_bytes import distinct_experts
-from flowprof.profiler.cost_formulas import FORMULAS, formula_of
-from flowprof.profiler.costs import Cost, GraphCost, Tensor, graph_costs, node_cost
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.roofline.cost_bytes import distinct_experts
+from flowprof.profiler.roofline.cost_formulas import FORMULAS, formula_of
+from flowprof.profiler.roofline.costs import Cost, GraphCost, Tensor, graph_costs, node_cost
 
 BLOCKS = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "i32": (1, 4), "i64": (1, 8),
           "q8_0": (32, 34), "q4_K": (256, 144)}  # fmt: skip

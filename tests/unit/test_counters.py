@@ -4,7 +4,7 @@ import os
 import threading
 import time
 
-from flowprof.profiler.counters import NAMES, ThreadCounters
+from flowprof.profiler.record.counters import NAMES, ThreadCounters
 
 
 def test_this_process():

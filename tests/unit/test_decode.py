@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flowprof.profiler import decode, ring
-from flowprof.profiler.decode import Decoded, Decoder, Window
-from flowprof.profiler.graphs import EMPTY_NODE, KnownGraph
+from flowprof.profiler.ggml.graphs import EMPTY_NODE, KnownGraph
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.record import decode
+from flowprof.profiler.record.decode import Decoded, Decoder, Window
 from numpy.typing import NDArray
 
 A, B, C, VIEW = 0x1000, 0x1200, 0x1100, 0x1300  # nodes 0, 1, 2 and an empty one; not in order of address

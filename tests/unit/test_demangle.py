@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from flowprof.profiler import demangle_child
-from flowprof.profiler.demangle import MAX_NAME, demangled
+from flowprof.profiler.binaries import demangle_child
+from flowprof.profiler.binaries.demangle import MAX_NAME, demangled
 
 GEMM = "_ZN4gemm6kernelIfLi128EEEvPKT_S3_PS1_"
 

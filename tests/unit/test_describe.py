@@ -1,10 +1,10 @@
 """Descriptions of graphs whose truth is known: nodes, sources, phases, the model; of graphs that change meanwhile."""
 
 import pytest
-from flowprof.profiler.describe import GraphChanged, phase_of, read_graph
-from flowprof.profiler.describe import describe as described
-from flowprof.profiler.layout_check import MAX_NODES
-from flowprof.profiler.layout_table import KNOWN
+from flowprof.profiler.ggml.describe import GraphChanged, phase_of, read_graph
+from flowprof.profiler.ggml.describe import describe as described
+from flowprof.profiler.ggml.layout_check import MAX_NODES
+from flowprof.profiler.ggml.layout_table import KNOWN
 from memory_graphs import NAMES, MemoryGraph, transformer
 
 TODAY = KNOWN[0]

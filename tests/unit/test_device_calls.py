@@ -10,11 +10,12 @@ from flowprof.probes.catalogue import Probe
 from flowprof.probes.cuda import CUDA
 from flowprof.probes.device_functions import FUNCTIONS
 from flowprof.probes.nccl import NCCL
-from flowprof.profiler import host_memory, ring
-from flowprof.profiler.device_calls import DeviceCalls
-from flowprof.profiler.host_memory import HostMemory
-from flowprof.profiler.kernel_names import KernelNames
-from flowprof.profiler.planned_site import PlannedSite
+from flowprof.profiler.cuda import host_memory
+from flowprof.profiler.cuda.device_calls import DeviceCalls
+from flowprof.profiler.cuda.host_memory import HostMemory
+from flowprof.profiler.cuda.kernel_names import KernelNames
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.planning.planned_site import PlannedSite
 from flowprof.profiler.target import Module
 
 TID = 77

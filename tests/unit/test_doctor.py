@@ -11,12 +11,14 @@ from pathlib import Path
 
 import capstone
 import pytest
-from flowprof.profiler import bpf, doctor, doctor_target, hitcost, kernel, rights
-from flowprof.profiler.attach import AttachPoint, attach
+from flowprof.profiler import doctor, doctor_target
 from flowprof.profiler.doctor import Verdict
 from flowprof.profiler.errors import BpfError, PermissionDeniedError
-from flowprof.profiler.rights import Rights
-from flowprof.profiler.ring import Rings
+from flowprof.profiler.kernel_side import bpf, hitcost
+from flowprof.profiler.kernel_side.attach import AttachPoint, attach
+from flowprof.profiler.kernel_side.ring import Rings
+from flowprof.profiler.machine import kernel, rights
+from flowprof.profiler.machine.rights import Rights
 from unprivileged import as_nobody
 
 NAMES = ["kernel", "bpf", "capabilities", "lockdown", "tracefs", "bcc", "event ring", "uprobe_multi", "hit cost", "pmu"]

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.callgraph import compute_forward_candidates, find_graph_thread, references
-from flowprof.profiler.elf import ElfError, ElfFile
+from flowprof.profiler.binaries.elf import ElfError, ElfFile
 from flowprof.profiler.errors import FlowprofError
-from flowprof.profiler.sites import choose_entry_site
+from flowprof.profiler.planning.callgraph import compute_forward_candidates, find_graph_thread, references
+from flowprof.profiler.planning.sites import choose_entry_site
 
 SOURCE = """
 #include <stdio.h>

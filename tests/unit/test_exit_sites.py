@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.exit_sites import choose_exit_sites
-from flowprof.profiler.sites import CostClass, NoSite, Site
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.planning.exit_sites import choose_exit_sites
+from flowprof.profiler.planning.sites import CostClass, NoSite, Site
 
 BuildElf = Callable[..., dict[str, int]]
 E, S = CostClass.EMULATED, CostClass.SINGLE_STEPPED
@@ -130,8 +130,8 @@ FUNCTIONS = [
 
 def shown(elf: ElfFile, address: int, sites: list[Site]) -> list[tuple[str, int, CostClass]]:
     """The sites as the table has them."""
-    from flowprof.profiler.disassembly import sweep
-    from flowprof.profiler.sites import function_code
+    from flowprof.profiler.binaries.disassembly import sweep
+    from flowprof.profiler.planning.sites import function_code
 
     code, _ = function_code(elf, address)
     verbs: dict[int, tuple[str, int]] = {}

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flowprof.profiler import ring
 from flowprof.profiler.analyzers import experts
 from flowprof.profiler.analyzers.verdict_work import experts_read
-from flowprof.profiler.decode import Decoded
-from flowprof.profiler.graphs import GraphBook
-from flowprof.profiler.layout_table import KNOWN
-from flowprof.profiler.names import OpNames
+from flowprof.profiler.ggml.graphs import GraphBook
+from flowprof.profiler.ggml.layout_table import KNOWN
+from flowprof.profiler.ggml.names import OpNames
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.record.decode import Decoded
 from flowprof.profiler.sections.experts import ExpertTable
 from flowprof.profiler.sections.outcome import Outcome
 from flowprof.profiler.store import Recording

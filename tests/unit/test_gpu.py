@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flowprof.profiler import intervals
 from flowprof.profiler.analyzers.gpu import table
-from flowprof.profiler.ceilings import Ceiling, Ceilings
+from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.gpu import GpuTable
 from flowprof.viewers import html, terminal

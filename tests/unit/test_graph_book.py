@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 
-from flowprof.profiler.graphs import MAX_UNDESCRIBED, GraphBook
+from flowprof.profiler.ggml.graphs import MAX_UNDESCRIBED, GraphBook
 
 
 def test_an_undescribed_graph_keeps_its_number_among_the_last_ones() -> None:

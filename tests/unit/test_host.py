@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flowprof.profiler import host
+from flowprof.profiler.machine import host
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,21 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from flowprof.profiler.dwarf import struct_members
-from flowprof.profiler.dwarf_layouts import STATED, dwarf_layouts
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.layout import GraphLayout, Layouts, LayoutUnknown, ParamsLayout, TensorLayout, resolve_layout
-from flowprof.profiler.layout_check import check
-from flowprof.profiler.layout_table import KNOWN
+from flowprof.profiler.binaries.dwarf import struct_members
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.ggml.dwarf_layouts import STATED, dwarf_layouts
+from flowprof.profiler.ggml.layout import (
+    GraphLayout,
+    Layouts,
+    LayoutUnknown,
+    ParamsLayout,
+    TensorLayout,
+    resolve_layout,
+)
+from flowprof.profiler.ggml.layout_check import check
+from flowprof.profiler.ggml.layout_table import KNOWN
+from flowprof.profiler.ggml.names import LiveModule, NamesUnknown, loaded_address, read_names
 from flowprof.profiler.memory import Memory
-from flowprof.profiler.names import LiveModule, NamesUnknown, loaded_address, read_names
 from memory_graphs import NAMES, MemoryGraph, transformer
 
 UNKNOWN = Layouts(  # no release ever looked so
@@ -236,7 +243,7 @@ def test_layout_of_another_version_is_refused_in_words():
     graph = transformer(replace(UNKNOWN, version="x"))
     address = graph.close()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(LayoutUnknown) as refused:
-        patch.setattr("flowprof.profiler.layout_infer.MIN_NODES", 10**6)
+        patch.setattr("flowprof.profiler.ggml.layout_infer.MIN_NODES", 10**6)
         resolve_layout(graph.memory, address, NAMES)
     for version in KNOWN:
         assert version.version in refused.value.message

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 from flowprof.profiler.analyzers import operator_counters
-from flowprof.profiler.operator_counters import KINDS, _events
+from flowprof.profiler.kernel_side.operator_counters import KINDS, _events
 from flowprof.profiler.sections.operator_counters import OperatorCounterTable
 from flowprof.profiler.sections.outcome import Outcome
 from flowprof.profiler.store import Recording

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from flowprof.probes.catalogue import Engine, Ladder, Probe, Rung
+from flowprof.profiler.binaries.module_elf import open_elf
 from flowprof.profiler.errors import NothingToProfileError, UsageError
-from flowprof.profiler.module_elf import open_elf
-from flowprof.profiler.plan import KERNEL_SITES, Plan, _paired, make_plan, require_engine, require_room
-from flowprof.profiler.planned_site import MAX_SITES, PlannedSite
+from flowprof.profiler.planning.plan import KERNEL_SITES, Plan, _paired, make_plan, require_engine, require_room
+from flowprof.profiler.planning.planned_site import MAX_SITES, PlannedSite
 from flowprof.profiler.target import Mapping, Module, Target
 
 PUSHES = bytes.fromhex("55 4889e5 5d c3")  # push %rbp; mov %rsp,%rbp; pop %rbp; ret

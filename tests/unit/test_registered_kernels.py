@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.registered_kernels import REGISTER, registered_kernels
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.cuda.registered_kernels import REGISTER, registered_kernels
 
 BuildElf = Callable[..., dict[str, int]]
 NAME = b"_Z4normPf\0\x01bad\0" + b"_Z4gemmPf\0"

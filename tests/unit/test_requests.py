@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler import requests as module
-from flowprof.profiler import ring
 from flowprof.profiler.analyzers import requests as analyzer
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.record import requests as module
+from flowprof.profiler.record.requests import SETTLED_NS, Requests, part_rows, token_rows
 from flowprof.profiler.report import build_report, timeline
-from flowprof.profiler.requests import SETTLED_NS, Requests, part_rows, token_rows
 from flowprof.profiler.sections.requests import RequestRow, RequestTable
 from flowprof.profiler.slo import parse
 from flowprof.profiler.store import Recording

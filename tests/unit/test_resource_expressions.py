@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flowprof.profiler.dwarf import Member
+from flowprof.profiler.binaries.dwarf import Member
 from flowprof.profiler.resources.expression import (
     ARGUMENT,
     DECLARED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries.elf import ElfFile
 from flowprof.profiler.resources.sites import _ARGUMENTS, _NO_MODULE, _matching, needed_words
 
 PROGRAM = """

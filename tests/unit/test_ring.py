@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from flowprof.profiler.ring import EVENT, HEAD, Rings
+from flowprof.profiler.kernel_side.ring import EVENT, HEAD, Rings
 from numpy.typing import NDArray
 
 CPUS, SHIFT = 3, 6

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from flowprof.profiler import ring
-from flowprof.profiler.schedule import FAULT_NS, Schedule
-from flowprof.profiler.stacks import Stacks
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.record.schedule import FAULT_NS, Schedule
+from flowprof.profiler.record.stacks import Stacks
 
 NAMES = {7: "hog", 8: "http", 9: "sh"}
 RUNNING, PREEMPTED, SLEEPING, DISK, KILLABLE, STOPPED = 0, 0x100, 1, 2, 0x102, 4

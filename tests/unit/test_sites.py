@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.probe_cost import probe_cost
-from flowprof.profiler.sites import OLDEST_KERNEL, CostClass, NoSite, call_sites, choose_entry_site, return_site
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.planning.probe_cost import probe_cost
+from flowprof.profiler.planning.sites import (
+    OLDEST_KERNEL,
+    CostClass,
+    NoSite,
+    call_sites,
+    choose_entry_site,
+    return_site,
+)
 
 BuildElf = Callable[..., dict[str, int]]
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
-from flowprof.profiler import ring, stacks
-from flowprof.profiler.stacks import Stacks
-from flowprof.profiler.unwind import Registers
+from flowprof.profiler.binaries.unwind import Registers
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.record import stacks
+from flowprof.profiler.record.stacks import Stacks
 
 
 def events(count: int) -> np.ndarray:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.elf_image import ElfError
-from flowprof.profiler.line_table import LineTable
-from flowprof.profiler.symbolize import Place, symbolize
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.binaries.elf_image import ElfError
+from flowprof.profiler.binaries.line_table import LineTable
+from flowprof.profiler.binaries.symbolize import Place, symbolize
 from flowprof.profiler.target import Mapping, Module
 
 pytestmark = pytest.mark.skipif(
@@ -128,7 +128,7 @@ def test_tables_that_lie(tmp_path: Path) -> None:
 def test_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "chain"
     subprocess.run(["gcc", "-O2", "-g", "-o", program, SOURCES / "chain.c", "-lpthread"], check=True)
-    monkeypatch.setattr("flowprof.profiler.line_table.MAX_STEPS", 3)
+    monkeypatch.setattr("flowprof.profiler.binaries.line_table.MAX_STEPS", 3)
     elf = ElfFile(str(program))
     symbol = elf.symbols().get("b")
     assert symbol and LineTable(elf).lines([symbol.address]) == {}

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+from flowprof.profiler.binaries.markers import contains
 from flowprof.profiler.errors import FlowprofError, NotFoundError, UsageError
-from flowprof.profiler.markers import contains
 from flowprof.profiler.target import describe_modules, has_ended, modules_of, open_target, shown, threads_of
 
 

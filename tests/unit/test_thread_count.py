@@ -2,7 +2,7 @@
 
 import pytest
 from flowprof.profiler.analyzers.thread_count import Split, advise
-from flowprof.profiler.ceilings import Ceiling, Ceilings
+from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
 
 
 def ceilings(**figures):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from flowprof.profiler.torch_costs import MAX_ELEMENTS, Cost, arguments, cost, shown
+from flowprof.profiler.torch.costs import MAX_ELEMENTS, Cost, arguments, cost, shown
 
 BF16, F32, F16 = "c10::BFloat16", "float", "c10::Half"
 QKV = [[2, 4, 8, 16]] * 3

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowprof.profiler import torch_layout
 from flowprof.profiler.target import Module, Target
-from flowprof.profiler.torch_layout import DTYPES, IMPL_BYTES, LayoutUnknown, TensorLayout, derive, tensor_layout
+from flowprof.profiler.torch import layout as torch_layout
+from flowprof.profiler.torch.layout import DTYPES, IMPL_BYTES, LayoutUnknown, TensorLayout, derive, tensor_layout
 
 NUMBERS = {name: number for number, (name, _) in DTYPES.items()}
 SAMPLES: list[tuple[tuple[int, ...], tuple[int, ...], str]] = [

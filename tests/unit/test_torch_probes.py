@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from flowprof.probes import ENGINES, engines
 from flowprof.probes.torch import COLLECTIVES, TORCH, engine
-from flowprof.profiler import cli, ring
-from flowprof.profiler.calls import Calls
+from flowprof.profiler import cli
 from flowprof.profiler.errors import UsageError
-from flowprof.profiler.plan import Plan, make_plan, require_engine
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.planning.plan import Plan, make_plan, require_engine
+from flowprof.profiler.record.calls import Calls
 from flowprof.profiler.target import Mapping, Module, Target
 
 WORK = bytes.fromhex("55 e800000000 5d c3")  # push; call; pop; ret

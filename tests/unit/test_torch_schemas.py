@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.torch_schemas import (
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.torch.schemas import (
     FLAG,
     MAX_SCHEMA,
     MAYBE_TENSOR,
@@ -326,7 +326,7 @@ def test_many_texts_that_nearly_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"\0".join([nearly] * 2000)
     found = read_schemas(cast(ElfFile, Rodata(data)))
     assert len(found) <= 1
-    monkeypatch.setattr("flowprof.profiler.torch_schemas.MAX_SCHEMAS", 5)
+    monkeypatch.setattr("flowprof.profiler.torch.schemas.MAX_SCHEMAS", 5)
     assert len(schemas(*(f"f{n}(Tensor a) -> Tensor" for n in range(50)))) == 5
 
 

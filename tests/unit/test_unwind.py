@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.cfi import FOLLOWED, CallFrames
-from flowprof.profiler.cfi_expression import Unknown, evaluate
-from flowprof.profiler.elf import ElfFile
-from flowprof.profiler.module_code import ModuleCode, code_of
+from flowprof.profiler.binaries.cfi import FOLLOWED, CallFrames
+from flowprof.profiler.binaries.cfi_expression import Unknown, evaluate
+from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.binaries.module_code import ModuleCode, code_of
+from flowprof.profiler.binaries.unwind import MAX_FRAMES, Frame, Registers, unwind
 from flowprof.profiler.target import Mapping, Module, modules_of
-from flowprof.profiler.unwind import MAX_FRAMES, Frame, Registers, unwind
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc to make programs")
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from flowprof.profiler.analyzers import verdict_waits, verdicts
 from flowprof.profiler.analyzers.verdict_waits import cause
-from flowprof.profiler.ceilings import DISTURBED, Ceiling, Ceilings
-from flowprof.profiler.costs import Cost
-from flowprof.profiler.judgement import (
+from flowprof.profiler.machine.ceilings import DISTURBED, Ceiling, Ceilings
+from flowprof.profiler.report import Report, build_report
+from flowprof.profiler.roofline.costs import Cost
+from flowprof.profiler.roofline.judgement import (
     AT,
     BARRIER,
     COMPUTE,
@@ -29,8 +30,7 @@ from flowprof.profiler.judgement import (
     fixed_cost,
     judge,
 )
-from flowprof.profiler.report import Report, build_report
-from flowprof.profiler.roofline import FITS, SPILLS, Roof, added, served, terms
+from flowprof.profiler.roofline.least_time import FITS, SPILLS, Roof, added, served, terms
 from flowprof.profiler.sections.verdicts import Verdict, VerdictTable
 from flowprof.profiler.stalls import lost, overlaps
 from flowprof.profiler.store import Recording

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries.elf import ElfFile
 from flowprof.profiler.resources.versions import conditions, fits, misfit, version_of
 from flowprof.profiler.target import Module
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flowprof.profiler import timeline as timeline_module
-from flowprof.profiler.ceilings import Ceiling, What
+from flowprof.profiler.machine.ceilings import Ceiling, What
 from flowprof.profiler.report import Report, Timeline, build_report, timeline
 from flowprof.profiler.sections.experts import ExpertLayer, ExpertTable
 from flowprof.profiler.sections.verdicts import Verdict, VerdictTable

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler import ring
-from flowprof.profiler.elf import ElfFile
+from flowprof.profiler.binaries.elf import ElfFile
 from flowprof.profiler.errors import UsageError
+from flowprof.profiler.kernel_side import ring
+from flowprof.profiler.record.stacks import Stacks
 from flowprof.profiler.resources import watch
 from flowprof.profiler.resources.declared import declared
 from flowprof.profiler.resources.events import ResourceEvents
 from flowprof.profiler.resources.expression import RETURN, ExpressionError, Kind, Step, Way, parse
 from flowprof.profiler.resources.manifest import Event, Manifest, Resource, Variable
 from flowprof.profiler.resources.taps import SAMPLE, WAYS, Tap, make_tap
-from flowprof.profiler.stacks import Stacks
 
 PROGRAM = """
 struct node { char kind; struct node *next; double weight; };

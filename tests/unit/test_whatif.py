@@ -9,8 +9,8 @@ import pytest
 from flowprof.profiler import cli
 from flowprof.profiler.errors import FlowprofError
 from flowprof.profiler.store import Recording
-from flowprof.profiler.whatif import Gain, whatif
-from flowprof.profiler.whatif_change import Change, read_change
+from flowprof.profiler.whatif.change import Change, read_change
+from flowprof.profiler.whatif.operators import Gain, whatif
 from synthetic import LAYER_OPS, Synthetic, write, write_empty
 
 

@@ -12,8 +12,8 @@ import pytest
 from flowprof.profiler import cli
 from flowprof.profiler.errors import FlowprofError, NotFoundError, NothingToProfileError, UsageError
 from flowprof.profiler.store import Recording
-from flowprof.profiler.whatif_change import read_change
-from flowprof.profiler.whatif_timeline import Timeline, timeline
+from flowprof.profiler.whatif.change import read_change
+from flowprof.profiler.whatif.timeline import Timeline, timeline
 from traces import SHARED, Event, imported, kineto, step, work
 
 PID = 4242

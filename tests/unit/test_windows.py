@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
-from flowprof.profiler.windows import DEEP_S, FULL_S, SHALLOW_S, Controller, Seen
+from flowprof.profiler.record.windows import DEEP_S, FULL_S, SHALLOW_S, Controller, Seen
 
 Speed = Callable[[float], float]  # time (s) → slow-down of the thread level; the op level costs a third of it
 

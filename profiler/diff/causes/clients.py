@@ -1,9 +1,10 @@
 """Other requests' prompts are computed in the batches in which a request waits for its next token.
 
-Fires when what requests lost between their tokens to the prompts of others (profiler/request_delays.py: the baseline is
-the median of a request's own undisturbed steps) is 5 % of their decoding and 10 ms, on one side, and less than half of
-that per token on the other. Such steps are graphs of prompt and decode mixed, which the phases of a diff that both
-sides have do not show; so the share is of another change: that of the mean time between the tokens of all requests.
+Fires when what requests lost between their tokens to the prompts of others (profiler/analyzers/request_delays.py: the
+baseline is the median of a request's own undisturbed steps) is 5 % of their decoding and 10 ms, on one side, and less
+than half of that per token on the other. Such steps are graphs of prompt and decode mixed, which the phases of a diff
+that both sides have do not show; so the share is of another change: that of the mean time between the tokens of all
+requests.
 
 What to do: a smaller --ubatch-size lets the others have a token between the pieces of a long prompt; a server of its
 own for long prompts.

@@ -1,0 +1,1 @@
+"""What calls of CUDA and NCCL were about."""

@@ -1,0 +1,1 @@
+"""ggml in a live process: its structs' layouts, its graphs, its names."""

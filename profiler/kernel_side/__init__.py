@@ -1,0 +1,1 @@
+"""Programs in the kernel: compiled, loaded, attached, and their rings read."""

@@ -1,0 +1,1 @@
+"""The machine that records or was recorded: kernel, processors, rights, ceilings."""

@@ -1,0 +1,180 @@
+"""Open and close the windows of a recording: attach what a level needs, count its hits, tell the budget controller."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+from flowprof.profiler.kernel_side.probes_in_place import DEEP
+from flowprof.profiler.planning.plan import CALL_ENGINES
+from flowprof.profiler.record.decode import Window
+from flowprof.profiler.record.intake import Intake
+from flowprof.profiler.record.session import Session, now_ns
+from flowprof.profiler.record.windows import LONGEST_S, Controller, Seen
+from flowprof.profiler.resources.sites import LEVEL as RESOURCE_LEVEL
+
+ENOUGH = 8  # whole graphs in a window: that the one which runs is lost, too, hardly matters
+MIN_STEPS = 3  # decode steps before a window's speed says anything
+RETRY_S = 0.05  # until a window that cannot be closed is looked at again
+_PROCESS_CLOCK = 2  # of any process: the kernel's number for its clock is made of the process id
+_NEVER = np.iinfo(np.int64).max
+
+
+class ProbeWindows:
+    """The windows of a session, one after the other."""
+
+    def __init__(self, session: Session, intake: Intake) -> None:
+        self._session = session
+        self._intake = intake
+        self._next_window = 0
+        self._hits: np.ndarray = np.zeros(1, np.int64)  # per site, when the window was opened
+        self._threads = float(os.cpu_count() or 1)
+        self._used_s = 0.0  # processor time of targets whose calls are recorded, when the last window ended
+        self._awaited_ns = 0  # start of the graph that ran when the window's time was up
+
+    def deep_levels(self) -> tuple[str, ...]:
+        """The levels that were asked for and can be attached: a thread's end of work is nothing without its start."""
+        there = {site.level for site in self._session.sites if not site.refused}
+        wanted = [level for level in ("op", "thread") if level in self._session.options.levels]
+        return tuple(level for level in wanted if there.issuperset(DEEP[level]))
+
+    def open(self, level: str) -> None:
+        """Open a window of `level`, behind the last one."""
+        session = self._session
+        windows = session.windows
+        self._hits = session.probes.site_hits(
+            len(session.sites) + 1
+        )  # those while probes are attached are paid for, too
+        self._intake.op_events = 0
+        if level != "token" and (not windows or windows[-1].level != level):
+            trusted = [p for p in session.processes.values() if p.ended_ns is None and not p.distrusted]
+            live = [site for p in trusted for site in p.sites]
+            session.probes.attach_deep(live, level)
+        drops = session.probes.rings.drops
+        start = now_ns()
+        if windows and windows[-1].level == level and windows[-1].end_ns is not None:
+            start = windows[-1].end_ns  # nothing was detached in between
+        windows.append(Window(self._next_window, level, start, drops_before=drops))
+        self._next_window += 1
+        self._awaited_ns = 0
+        session.progress.level = level
+
+    def close_last(self) -> None:
+        """The recording ends; its probes are about to be detached."""
+        window = self._session.windows[-1]
+        self._session.end_ns = window.end_ns = now_ns()
+        self._count(window)
+
+    def turn(self, controller: Controller, now: float) -> tuple[str, float]:
+        """A window's time is up: account for it and open the next one, or stretch it.
+
+        Returns the open window's level and when (time.monotonic()) its time is up.
+        """
+        session = self._session
+        window = session.windows[-1]
+        self._intake.decode()
+        wait_s = self._wait_s(window)
+        if wait_s:
+            return window.level, now + wait_s
+        self._close()
+        step_s = window.steps_ns / window.steps / 1e9 if window.steps >= MIN_STEPS else None
+        busy_s = max(self._intake.busy_ns / 1e9, self._calling_s(window))
+        controller.ended(Seen(window.level, busy_s, self._spent(window), step_s))
+        self._intake.busy_ns = 0
+        controller.levels = self.deep_levels()
+        level, length = controller.next()
+        self.open(level)
+        return level, time.monotonic() + length
+
+    def _wait_s(self, window: Window) -> float:
+        """How long to leave a window open though its time is up; 0: no longer.
+
+        Only whole graphs count. So a deep window waits for its first one; and as long as they are fewer than ENOUGH
+        also for the graph that ran when its time was up, but not for that one's successors. It looks again after an
+        eighth of a graph's mean time: little of the next graph is then recorded in vain. LONGEST_S ends the wait for a
+        graph that runs; an idle server is waited for as long as it takes.
+        """
+        session = self._session
+        live = [p for p in session.processes.values() if p.ended_ns is None]
+        if not any(p.book.layouts is not None for p in live):
+            if any(p.calls.count or p.calls.expected for p in live):
+                return 0.0  # calls are whole or not, each by itself
+            return RETRY_S  # no graph has been seen: what would be recorded could not be read
+        if window.level == "token" or session.options.budget is None:
+            return 0.0
+        running_since = min(p.decoder.horizon() for p in live)
+        idle = running_since == _NEVER
+        age_s = (now_ns() - window.start_ns) / 1e9
+        if not window.graphs:
+            return RETRY_S if idle or age_s < LONGEST_S else 0.0
+        if idle or window.graphs >= ENOUGH or age_s >= LONGEST_S:
+            return 0.0
+        self._awaited_ns = self._awaited_ns or running_since
+        whole = self._awaited_ns >= window.start_ns  # when it ends: it began in this window
+        return age_s / window.graphs / 8 if whole and running_since == self._awaited_ns else 0.0
+
+    def _calling_s(self, window: Window) -> float:
+        """Of the window, the time in which targets whose calls are recorded were busy: their processor time at most."""
+        used, self._used_s = (
+            self._used_s,
+            sum(
+                _processor_s(p.target.pid)
+                for p in self._session.processes.values()
+                if p.calls.expected and not p.ended_ns
+            ),
+        )
+        length_s = ((window.end_ns or now_ns()) - window.start_ns) / 1e9
+        return min(max(self._used_s - used, 0.0), length_s)
+
+    def _close(self) -> None:
+        session = self._session
+        window = session.windows[-1]
+        window.end_ns = now_ns()
+        keeps = session.options.budget is None and window.level != "token" and not session.stopped
+        if window.level != "token" and not keeps:
+            session.probes.detach_deep()
+        self._intake.take()
+        self._count(window)
+
+    def _count(self, window: Window) -> None:
+        window.hits = int(self._hits_since().sum())
+        window.drops = self._session.probes.rings.drops - window.drops_before
+
+    def _hits_since(self) -> np.ndarray:
+        """Hits per site in this window; sites of libraries that were loaded in it had none before."""
+        hits = self._session.probes.site_hits(len(self._session.sites) + 1)
+        hits[: len(self._hits)] -= self._hits
+        return hits
+
+    def _spent(self, window: Window) -> float:
+        """Seconds that the window's probe hits took: from each thread of ggml's pool, from one thread that calls.
+
+        Whose time the events of resources take is not known either: all of one thread's.
+        """
+        session = self._session
+        delta = self._hits_since()
+        pool = calling = 0.0
+        op_hits = 0
+        for site in session.sites:
+            if site.site_id < len(delta):
+                spent = float(delta[site.site_id]) * (session.hit_cost_ns(site) or 0.0)
+                if site.engine in CALL_ENGINES or site.level == RESOURCE_LEVEL:
+                    calling += spent
+                    continue
+                pool += spent
+                op_hits += int(delta[site.site_id]) if site.level == "op" else 0
+        known = max((len(p.threads) for p in session.processes.values()), default=0)
+        if window.level == "thread" and known:
+            self._threads = float(known)
+        elif window.level == "op" and self._intake.op_events:
+            self._threads = max(1.0, op_hits / self._intake.op_events)
+        return (pool / max(self._threads, 1.0) + calling) / 1e9
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time of a process so far; 0 when it is gone."""
+    try:
+        return time.clock_gettime((~pid << 3) | _PROCESS_CLOCK)
+    except OSError:
+        return 0.0

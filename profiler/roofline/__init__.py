@@ -1,0 +1,1 @@
+"""An operator's work, its least time on a machine, and what bounds it. Pure."""

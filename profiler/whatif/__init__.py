@@ -1,0 +1,1 @@
+"""What if some operators were faster?"""
