@@ -127,7 +127,7 @@ class Comparison:
             yield Row(f"recorder's processor time, steady, {name}, {where}", said["recorder"], "% of a core", limit,
                       note=f"{said['seconds']:.0f} s, from {STEADY_S} s on")  # fmt: skip
         yield Row(f"recorder's memory after {STATED_S} s, default, {where}", stated["rss_mb"], "MB", 400,
-                  note=f"at most {stated['peak_mb']:.0f} MB, while it compiled")  # fmt: skip
+                  note=f"at most {stated['peak_mb']:.0f} MB, in the beginning")  # fmt: skip
         for what, costs in (
             ("emulated", [ns for m in modes.values() for ns in m.cheap_ns]),
             ("single-stepped", [ns for m in modes.values() for ns in m.stepped_ns]),
