@@ -11,7 +11,6 @@
 enum tap_way { SELECTION, CONDITION, INSTANCE, UNIT, UNITS, TASK, HOLDER, VARIABLES }; /* up to four of the last */
 #define TAP_WAYS (VARIABLES + 4)
 #define MAX_TAPS 1024
-#define TAPS_PER_SITE 4
 #define RESOURCE_DEPTH 16 /* a power of two */
 #define STACK_TOP 12 /* words */
 #define SAVES (1UL << 48)
@@ -92,7 +91,7 @@ static inline int walk(struct way *w, struct values *v, u64 *into)
 		value += (s64)w->steps[i].offset;
 		if (size) {
 			u64 word = 0;
-			if (read_user(&word, size <= 8 ? size : 8, (void *)value)) {
+			if (read_user(&word, ((size - 1) & 7) + 1, (void *)value)) {
 				u32 zero = 0;
 				count_one(resource_faults.lookup(&zero));
 				return 0;
@@ -209,20 +208,54 @@ static inline void report_tap(struct pt_regs *ctx, u32 number, u32 site, u64 now
 			     words[VARIABLES + 2], words[VARIABLES + 3]);
 }
 
-static inline void report_taps(struct pt_regs *ctx, u64 cookie, u64 now, struct values *v, int in_kernel)
+/* What a thread has yet to report of a site with several taps: each is a program's work, for the verifier follows every
+ * way through it. */
+struct taps_left {
+	u64 now, next;
+	struct values v;
+};
+BPF_TABLE("lru_hash", u32, struct taps_left, taps_left, 4096);
+BPF_PROG_ARRAY(tap_programs, 1);
+BPF_PROG_ARRAY(syscall_tap_programs, 1);
+
+/* The number of the next tap at the same site, 0: that was the last. */
+static inline u32 report_next(struct pt_regs *ctx, u64 next, u64 cookie, u64 now, struct values *v, int in_kernel)
 {
-	u32 next = cookie >> 32 & 0xffff;
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < TAPS_PER_SITE; i++) {
-		u32 number = next - 1;
-		if (!next)
-			return;
-		struct tap *t = taps.lookup(&number);
-		if (!t)
-			return;
-		report_tap(ctx, number, cookie & 0xffff, now, v, t, in_kernel);
-		next = t->next;
-	}
+	u32 number = next - 1;
+	struct tap *t = next ? taps.lookup(&number) : NULL;
+	if (!t)
+		return 0;
+	report_tap(ctx, number, cookie & 0xffff, now, v, t, in_kernel);
+	return t->next;
+}
+
+/* Whether there are more taps to report. */
+static inline int report_first(struct pt_regs *ctx, u64 cookie, u64 now, struct values *v, int in_kernel)
+{
+	u32 next = report_next(ctx, cookie >> 32 & 0xffff, cookie, now, v, in_kernel), tid = bpf_get_current_pid_tgid();
+	if (!next)
+		return 0;
+	struct taps_left left = {now, next, *v};
+	taps_left.update(&tid, &left);
+	return 1;
+}
+
+static inline int report_more(struct pt_regs *ctx, u64 cookie, int in_kernel)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct taps_left *left = taps_left.lookup(&tid);
+	if (!left)
+		return 0;
+	struct values v = left->v;
+	left->next = report_next(ctx, left->next, cookie, left->now, &v, in_kernel);
+	return left->next != 0;
+}
+
+int resource_more(struct pt_regs *ctx)
+{
+	if (report_more(ctx, bpf_get_attach_cookie(ctx), 0))
+		tap_programs.call(ctx, 0);
+	return 0;
 }
 
 static inline struct resource_frames *frames_of_thread(void)
@@ -287,7 +320,8 @@ int resource_enter(struct pt_regs *ctx)
 			count_one(resource_not_kept.lookup(&zero));
 		}
 	}
-	report_taps(ctx, cookie, now, &v, 0);
+	if (report_first(ctx, cookie, now, &v, 0))
+		tap_programs.call(ctx, 0);
 	return 0;
 }
 
@@ -314,7 +348,8 @@ int resource_leave(struct pt_regs *ctx)
 		__builtin_memcpy(v.words, top->args, sizeof(top->args));
 		v.caller = top->caller;
 	}
-	report_taps(ctx, cookie, now, &v, 0);
+	if (report_first(ctx, cookie, now, &v, 0))
+		tap_programs.call(ctx, 0);
 	return 0;
 }
 
@@ -353,7 +388,8 @@ int resource_syscall(struct syscall_enter *ctx)
 		__builtin_memcpy(args.args, v.words, sizeof(args.args));
 		syscalls_open.update(&tid, &args);
 	}
-	report_taps(NULL, cookie, now, &v, 1);
+	if (report_first(NULL, cookie, now, &v, 1))
+		syscall_tap_programs.call(ctx, 0);
 	return 0;
 }
 
@@ -370,6 +406,14 @@ int resource_syscall_end(struct syscall_exit *ctx)
 	struct values v = {};
 	v.words[6] = ctx->returned;
 	__builtin_memcpy(v.words, args->args, sizeof(args->args));
-	report_taps(NULL, cookie, now, &v, 1);
+	if (report_first(NULL, cookie, now, &v, 1))
+		syscall_tap_programs.call(ctx, 0);
+	return 0;
+}
+
+int resource_syscall_more(struct syscall_enter *ctx)
+{
+	if (report_more(NULL, bpf_get_attach_cookie(ctx), 1))
+		syscall_tap_programs.call(ctx, 0);
 	return 0;
 }

@@ -16,6 +16,7 @@ from flowprof.probes.torch import TORCH
 from flowprof.profiler.errors import BpfError, NotFoundError
 from flowprof.profiler.kernel_side import heap, hitcost
 from flowprof.profiler.kernel_side.attach import Attachment, AttachPoint, attach, close_all
+from flowprof.profiler.kernel_side.bpf import Kind
 from flowprof.profiler.kernel_side.bpf import Module as BpfModule
 from flowprof.profiler.kernel_side.doorbell import Doorbell
 from flowprof.profiler.kernel_side.operator_counters import KINDS_OF, OperatorCounters
@@ -41,6 +42,13 @@ STACKS = 1024  # that the kernel side keeps, of 8 KiB each, until the reader has
 # A call whose exit is not probed yet would seem to have been left by an exception.
 EXITS = ("call_end", "resource_leave")
 NO_EXPERTS = (0, 0, 0, 0, 0)
+HANDS_OVER = {  # long work is done by another program, which a map names
+    "batch": ("batch_programs", "batch_parts"),
+    "resource_enter": ("tap_programs", "resource_more"),
+    "resource_leave": ("tap_programs", "resource_more"),
+    "resource_syscall": ("syscall_tap_programs", "resource_syscall_more"),
+    "resource_syscall_end": ("syscall_tap_programs", "resource_syscall_more"),
+}
 SYSCALLS = ("syscall", "syscall-end")  # kinds of sites that are tracepoints
 ALWAYS = ("token", "graph", "resource")  # levels of the plan that are attached all the time
 DEEP = {"op": ("op",), "thread": ("op", "thread")}  # window level → levels of the plan that it attaches
@@ -219,14 +227,13 @@ class ProbesInPlace:
         for site in sites:
             if not site.refused:
                 module = self._programs_of(site)
-                if site.probe.kind in SYSCALLS:
-                    module.program(site.probe.program, "TRACEPOINT", site.site_id)
-                else:
-                    module.program(site.probe.program)
+                kind: Kind = "TRACEPOINT" if site.probe.kind in SYSCALLS else "KPROBE"
+                module.program(site.probe.program, kind, site.site_id if kind == "TRACEPOINT" else 0)
                 if site.probe.thread_program:
                     module.program(site.probe.thread_program)
-                if site.probe.program == "batch":  # which hands over to another program, for it is long
-                    self._bpf.set_program("batch_programs", self._bpf.program("batch_parts"))
+                if site.probe.program in HANDS_OVER:
+                    table, program = HANDS_OVER[site.probe.program]
+                    module.set_program(table, module.program(program, kind))
 
     def set_layout(self, layouts: Layouts, watched: int = 0) -> None:
         """Tell the programs where the fields are."""
