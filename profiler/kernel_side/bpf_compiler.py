@@ -38,6 +38,7 @@ DIST_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3/dist-
 INSTALL = "apt-get install python3-bpfcc"
 KEPT, MAX_KEPT, MAX_KEPT_BYTES = "bpf", 64, 1 << 23
 _FORMAT = 1  # of what is kept
+_FACTS = ("map_type", "key_size", "value_size", "max_entries", "map_flags")  # of a map, in /proc/PID/fdinfo
 _IN_FRONT = ("event.bpf.c", "counters.bpf.c")  # bcc rewrites map accesses in one file only: all are made one
 
 
@@ -127,9 +128,6 @@ def _map(name: str, fd: int) -> Map:
     return Map(name, *(about[key] for key in _FACTS))
 
 
-_FACTS = ("map_type", "key_size", "value_size", "max_entries", "map_flags")
-
-
 def _name(text: str, flags: Sequence[str]) -> str:
     made_of = [str(_FORMAT), platform.machine(), platform.release(), *_bcc_files(), *flags, text]
     return hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
@@ -139,7 +137,7 @@ def _bcc_files() -> Iterator[str]:
     """What tells one installation of bcc from another, without loading it."""
     for folder in (*sys.path, *DIST_PACKAGES):
         with contextlib.suppress(OSError):
-            now = os.stat(Path(folder) / "bcc" / "version.py")
+            now = os.stat(Path(folder) / "bcc" / "__init__.py")
             yield f"{folder} {now.st_size} {now.st_mtime_ns}"
 
 

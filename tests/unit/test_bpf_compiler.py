@@ -50,7 +50,7 @@ def test_what_is_made_of_the_same_is_compiled_once(compilations: list[str], tmp_
 
 
 def test_another_bcc_compiles_again(compilations: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = tmp_path / "bcc" / "version.py"
+    version = tmp_path / "bcc" / "__init__.py"
     version.parent.mkdir()
     version.write_text("")
     monkeypatch.setattr(bpf_compiler, "DIST_PACKAGES", (str(tmp_path),))
