@@ -18,6 +18,7 @@ BLOCKED_SHARE = 0.05
 PREEMPTED_NS = 50_000_000  # a dozen of the scheduler's slices: in a phase of 100 ms one slice is 4 %, by chance
 CROWDED_SHARE, CROWDED_NS = 0.15, 100_000_000  # threads that are not bound to one processor: whoever runs beside them,
 # the recorder too, pushes them together for a few slices until the scheduler parts them again
+CROWDED_OF_ALL = 0.1  # of the time in all graphs: some wake up together after every pause, and are parted again
 THROTTLED_NS = 1_000_000  # mean; an idle processor takes a woken thread within 0.1 ms
 STOPPED_NS = 1_000_000
 ENOUGH_GRAPHS = 20
@@ -59,11 +60,12 @@ class _Price:
 
 
 def of_loss(
-    loss: Loss, weight: Coverage, neighbours: Sequence[Neighbour], faults: int, crowded: bool
+    loss: Loss, weight: Coverage, neighbours: Sequence[Neighbour], faults: int, crowded: bool, graphs_ns: int
 ) -> Finding | None:
     """What to say of one state's price in one phase, of which `weight` was recorded; None when it is not worth it.
 
-    faults: major page faults in the recording. crowded: a pool has more threads than processors.
+    faults: major page faults in the recording. crowded: a pool has more threads than processors. graphs_ns: time in
+    graphs, of all phases.
     """
     if not weight.tokens or not weight.total_ns:
         return None
@@ -74,11 +76,11 @@ def of_loss(
     if loss.state == "fault" and share >= FAULT_SHARE:
         return _fault(price, faults)
     if loss.state == "runnable" and share >= PREEMPTED_SHARE and loss.lost_ns >= PREEMPTED_NS:
-        return _no_processor(price, neighbours, crowded)
+        return _no_processor(price, neighbours, crowded, graphs_ns)
     return None
 
 
-def _no_processor(price: _Price, neighbours: Sequence[Neighbour], crowded: bool) -> Finding | None:
+def _no_processor(price: _Price, neighbours: Sequence[Neighbour], crowded: bool, graphs_ns: int) -> Finding | None:
     """Threads could run and had no processor: because of a quota, of somebody else, or of each other."""
     loss = price.loss
     siblings, others = loss.siblings, loss.others
@@ -94,7 +96,7 @@ def _no_processor(price: _Price, neighbours: Sequence[Neighbour], crowded: bool)
     bound = siblings[0].cpus in _one_each(siblings)
     if neighbours and not bound:
         return _crowded(price, _in_the_way(neighbours, others), siblings[0])
-    if bound or (price.share >= CROWDED_SHARE and loss.lost_ns >= CROWDED_NS):
+    if bound or (price.share >= CROWDED_SHARE and loss.lost_ns >= max(CROWDED_NS, CROWDED_OF_ALL * graphs_ns)):
         return _shared(price, siblings[0], bound)
     return None
 

@@ -18,8 +18,9 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
   (idle states, a virtual processor that its host has to start again), 5 % of a phase or more. Let them spin (--poll,
   OMP_WAIT_POLICY=active), or see to the machine's idle states.
 * `waits.shared_processor`: threads of the server took turns on one processor. Their affinity lets them use fewer
-  processors than there are threads: --threads, taskset, docker --cpuset-cpus. When the pool has more threads than the
-  process has processors, that is `threads.oversubscribed`.
+  processors than there are threads: --threads, taskset, docker --cpuset-cpus. Of threads that are bound to no single
+  one only when that is 10 % of the time in all graphs: after a pause some wake up together, and are soon parted. When
+  the pool has more threads than the process has processors, that is `threads.oversubscribed`.
 * `waits.fault`: the model was read from disk while it ran, 2 % of a phase or more. Memory is short, or the file was not
   in the page cache: --mlock, more memory, or a warm-up request.
   Waits for pages that another thread is reading count as well: uninterruptible waits in graphs with major faults.
@@ -57,7 +58,9 @@ def analyze(recording: Recording) -> Result:
     faults = int(recording.rows("SELECT count(*) FROM page_fault")[0][0])
     of = {item.phase: item for item in whole}
     found = [
-        wait_findings.of_loss(loss, of[loss.phase], neighbours, faults, crowded) for loss in lost if loss.phase in of
+        wait_findings.of_loss(loss, of[loss.phase], neighbours, faults, crowded, sum(item.total_ns for item in whole))
+        for loss in lost
+        if loss.phase in of
     ]
     if not crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
         found += wait_findings.blocked(rows, asleep, {item.phase: item for item in deep})

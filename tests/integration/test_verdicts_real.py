@@ -98,10 +98,12 @@ def test_decode_of_a_large_model_is_bound_by_memory(report: Callable[..., Report
     made = report("dense-1b", 2, 16, 24)
     rows = weight_products(made, "decode")
     assert rows and all(row.served == "DRAM" for row in rows)
-    # The largest are. Kernels that were built for an older processor than this may not keep up with its memory.
-    least = 0.6 if table(made).left_unused else 0.8
-    assert shares(rows).get("memory-dram", 0.0) > least, [(row.shape, row.bound, row.evidence) for row in rows]
-    assert max(rows, key=lambda row: row.share).bound == "memory-dram"
+    by_verdict, said = shares(rows), [(row.shape, row.bound, row.evidence) for row in rows]
+    assert all(row.ceiling == "dram_read" for row in rows), "nearest"
+    if table(made).left_unused:  # kernels that were built for an older processor may not keep up with this one's memory
+        assert by_verdict.get("memory-dram", 0.0) + by_verdict.get("inefficient", 0.0) > 0.95, said
+    else:
+        assert by_verdict.get("memory-dram", 0.0) > 0.8, said
     bound = phase(made, "decode")
     assert bound.limit == "memory-dram"
     assert 0.3 < bound.fraction < 1.1, "of what the memory allows"

@@ -23,6 +23,7 @@ def analysed(
     faults=0,
     processors=2,
     others=(),
+    prefill=0,
 ):
     """Two threads, two operators: 4 ms of work and 1 ms of barrier on the first thread, the reverse on the other."""
     path = str(tmp_path / "waits.duckdb")
@@ -35,6 +36,12 @@ def analysed(
                                    "phase": "decode", "described": True})  # fmt: skip
         recording.append("thread", {"pid": PID, "tid": [MAIN, WORKER, HTTP], "comm": "server", "ith": [0, 1, None],
                                     "cpus": cpus})  # fmt: skip
+        if prefill:  # one more graph, of so many ms
+            recording.append("graph", {"graph_id": [2], "pid": PID, "nodes": 2, "operators": 2, "tokens": 100,
+                                       "outputs": 1, "phase": "prefill", "described": True})  # fmt: skip
+            recording.append("graph_exec", {"exec_id": [GRAPHS], "pid": PID, "tid": MAIN, "graph_id": 2, "window_id": 1,
+                                            "start_ns": GRAPHS * EVERY, "end_ns": GRAPHS * EVERY + prefill * MS,
+                                            "level": "token"})  # fmt: skip
         for graph in range(GRAPHS):
             begin = graph * EVERY
             recording.append("graph_exec", {"exec_id": [graph], "pid": PID, "tid": MAIN, "graph_id": 1, "window_id": 1,
@@ -133,6 +140,10 @@ def test_sleep_at_a_barrier_inside_an_operator_is_known_by_its_stack(tmp_path):
         (every_graph(MAIN, 1, 3, "runnable", WORKER), {"cpus": "0"}, [("waits.shared_processor", 3.0)]),
         (every_graph(MAIN, 1, 3, "runnable", WORKER), {"cpus": "0-1"}, []),  # 60 ms in all: the scheduler parts them
         (every_graph(MAIN, 1, 6, "runnable", WORKER), {"cpus": "0-1"}, [("waits.shared_processor", 6.0)]),
+        (every_graph(MAIN, 1, 6, "runnable", WORKER), {"prefill": 900}, [("waits.shared_processor", 6.0)]),
+        (every_graph(MAIN, 1, 6, "runnable", WORKER), {"prefill": 1100}, []),  # after pauses: the scheduler parts them
+        (every_graph(MAIN, 1, 6, "runnable", WORKER), {"prefill": 1100, "cpus": "0"},
+         [("waits.shared_processor", 6.0)]),
         # kept off an idle processor: a quota; a quick wake-up is none
         (every_graph(MAIN, 1, 3, "runnable", 0), {}, [("waits.throttled", 3.0)]),
         ([(MAIN, 20 * graph + 1 + part, 0.5, "runnable", 0) for graph in range(20) for part in range(8)], {},
