@@ -77,6 +77,9 @@ class Report:
         return None
 
 
+OF_EVENTS = ("requests.", "resources.", "processes.")  # findings that need neither operators nor graphs
+
+
 def build_report(
     recording: Recording,
     ceilings: Ceilings | None = None,
@@ -96,8 +99,10 @@ def build_report(
     outcomes = tuple(analyzer.run(recording) for analyzer in analyzers)
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     withheld = 0
-    if any(isinstance(outcome.value, Losses) and outcome.value.withheld for outcome in outcomes):
-        kept = [finding for finding in findings if finding.id.startswith("losses.")]
+    lost = next((outcome.value for outcome in outcomes if isinstance(outcome.value, Losses)), None)
+    if lost is not None and lost.withheld:
+        stand = ("losses.",) if lost.events_withheld else ("losses.", *OF_EVENTS)
+        kept = [finding for finding in findings if finding.id.startswith(stand)]
         withheld = len(findings) - len(kept)
         findings = kept
     findings.sort(key=lambda finding: (finding.severity != "problem", -(finding.cost_ns_per_token or 0)))

@@ -2,8 +2,10 @@
 
 * `losses.withheld`: more than 1 % of all events (`LIMIT`) were lost, and the report's verdicts are withheld: what is
   missing is rarely missing evenly. Ids of experts and events of the scheduler are listed but do not count in it: no
-  operator is missing with them; nor do single values of resources, whose events are there. Record again as the place
-  of the loss advises, with fewer levels or a lower budget.
+  operator is missing with them; nor do single values of resources, whose events are there. Graphs that were not
+  described, and operators outside of known graphs, are no request's and no resource's events: these keep their
+  verdicts unless other losses alone reach the limit. Record again as the place of the loss advises, with fewer levels
+  or a lower budget.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ HELP = {
     "max_events": "the recording reached --max-events: raise it or record a shorter time",
 }
 NO_OPERATORS = ("expert_ids", "batch_tokens", "passed_over", "unseen_return", "counters", "resource_value")
+OPERATORS_ONLY = ("undescribed_graph", "unmatched_op")
 PLACE_SQL = "SELECT place, events FROM loss_by_place WHERE events > 0 ORDER BY events DESC, place LIMIT 50"
 COUNT_SQL = """
 SELECT (SELECT count(*) FROM op_exec) + (SELECT count(*) FROM graph_exec)
@@ -47,15 +50,17 @@ def analyze(recording: Recording) -> Result:
     recorded, windows = recording.rows(COUNT_SQL)[0]
     total = sum(events for _, events, _ in places)
     lost = total - sum(events for place, events, _ in places if place in NO_OPERATORS)
-    share = lost / (lost + recorded) if lost else 0.0
-    losses = Losses(total, recorded, share, LIMIT, share > LIMIT, places, windows)
+    other = lost - sum(events for place, events, _ in places if place in OPERATORS_ONLY)
+    share, events_share = (some / (some + recorded) if some else 0.0 for some in (lost, other))
+    losses = Losses(total, recorded, share, LIMIT, share > LIMIT, events_share > LIMIT, places, windows)
     return Result(losses, (_withheld(losses),) if losses.withheld else ())
 
 
 def _withheld(losses: Losses) -> Finding:
     return Finding(
         id="losses.withheld",
-        claim=f"{losses.share * 100:.1f} % of the events were lost: verdicts are withheld",
+        claim=f"{losses.share * 100:.1f} % of the events were lost: verdicts "
+        f"{'' if losses.events_withheld else 'on operators '}are withheld",
         confidence="high",
         evidence=tuple(f"{events} at {place}" for place, events, _ in losses.by_place[:5]),
         advice=next((text for _, _, text in losses.by_place if text), "Record again with fewer levels."),

@@ -182,7 +182,7 @@ def analyze(recording: Recording) -> Result:
     if put_off and not recording.rows(SLOT_EVENTS_SQL)[0][0]:
         blamed.append(request_blame.slot(put_off, found.rows, found.scene))
     lost = losses.analyze(recording).value
-    if not (isinstance(lost, Losses) and lost.withheld):
+    if not (isinstance(lost, Losses) and lost.events_withheld):
         table = replace(table, blamed=tuple(sorted(blamed, key=lambda one: -one.waiting_ns)))
     findings = [_delayed_by_prompt(late)] if late else []
     findings += [_no_free_slot(put_off, found.rows, slots)] if put_off else []

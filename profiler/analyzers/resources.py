@@ -66,7 +66,7 @@ RESOURCES = Need("SELECT count(*) > 0 FROM resource", "no resources; record with
 def analyze(recording: Recording) -> Result:
     limits = thresholds.of(recording)
     lost = losses.analyze(recording).value
-    withheld = isinstance(lost, Losses) and lost.withheld
+    withheld = isinstance(lost, Losses) and lost.events_withheld
     found = study(read(recording), limits)
     judged = () if withheld else verdicts(found)
     frames = scene.stacks(recording, sorted({scene.acquire_stack(found.events, one) for one in judged}))

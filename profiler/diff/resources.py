@@ -87,7 +87,7 @@ def _run(recording: Recording) -> _Run:
     return _Run(
         study(read(recording), thresholds.of(recording)),
         np.ma.getdata(columns["start_ns"]).astype(np.int64), np.ma.getdata(columns["tokens"]).astype(np.int64),
-        isinstance(lost, Losses) and lost.withheld,
+        isinstance(lost, Losses) and lost.events_withheld,
     )  # fmt: skip
 
 

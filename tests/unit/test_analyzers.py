@@ -241,7 +241,21 @@ def test_losses_under_and_over_the_limit(tmp_path: Path) -> None:
         assert losses.share == pytest.approx(events / (events + recorded))
         if withheld:
             assert [finding.id for finding in report.findings] == ["losses.withheld"]
-            assert report.findings_withheld == 1
+            assert report.findings_withheld == 1 and losses.events_withheld
+
+
+@pytest.mark.parametrize("place", ["undescribed_graph", "unmatched_op"])
+def test_what_only_operators_lack(tmp_path: Path, place: str) -> None:
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic(losses=5000))
+    with Recording.open(path) as recording:
+        recording.shadow("loss", {"window_id": [1], "place": [place], "events": [5000]})
+        report = build_report(recording)
+    losses = report.get(Losses)
+    assert losses and losses.withheld and not losses.events_withheld
+    (finding,) = report.findings
+    assert finding.id == "losses.withheld" and finding.claim.endswith("verdicts on operators are withheld")
+    assert report.findings_withheld == 1, "what it says of operators"
 
 
 # ---------------------------------------------------------------------- overhead

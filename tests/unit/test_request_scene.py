@@ -194,6 +194,18 @@ def test_nothing_is_blamed_where_too_much_was_lost(tmp_path: Path) -> None:
     assert blamed(report) == {} and document(report)["resources"] == []
 
 
+def test_graphs_that_nobody_described_take_no_blame_away(tmp_path: Path) -> None:
+    path = tmp_path / "r.duckdb"
+    with chats_and_prompt().write(path) as recording:
+        whole = build_report(recording)
+        recording.shadow("loss", {"window_id": [1], "place": ["undescribed_graph"], "events": [1000]})
+        report = build_report(recording)
+    assert blamed(report) == blamed(whole) != {}
+    of_events = [finding for finding in whole.findings if finding.id.startswith(("requests.", "resources."))]
+    assert of_events and [finding for finding in report.findings if finding.id != "losses.withheld"] == of_events
+    assert len(report.findings) == len(of_events) + 1
+
+
 # ---------------------------------------------------------------------- on the page
 
 
