@@ -116,7 +116,8 @@ class SyntheticProbes:
         self.rings = ring.Rings(self.heads_fd, self.events_fd, CPUS, SHIFT)
         self.doorbell = SimpleNamespace(wait=self._wait, wake=self._nothing)
         self.thread_table_full = 0
-        self.expert_ids_left = self.passed_over = self.unseen_returns = 0
+        self.expert_ids_left = self.batch_tokens_left = self.calls_not_kept = self.passed_over = self.unseen_returns = 0
+        self.resource_losses = 0, 0
         self.counters = None
 
     @staticmethod
@@ -136,7 +137,9 @@ class SyntheticProbes:
     def thread_names(self, _: object) -> dict[int, str]:
         return {}
 
-    load = attach_always = attach_deep = detach_deep = detach = set_layout = set_known = forget_known = close = _nothing
+    stacks = away_since = arguments = thread_names
+    compile = load = place_taps = set_layout = set_known = forget_known = close = _nothing
+    attach_always = attach_deep = detach_deep = detach = _nothing
 
 
 class SyntheticBook:
