@@ -38,7 +38,8 @@ def findings(table: VerdictTable) -> tuple[Finding, ...]:
         rows = [row for row in table.rows if row.phase == item.phase]
         outdated = _outdated(rows) if table.left_unused else []
         others = [row for row in rows if row not in outdated]
-        for group in (_instructions(table, outdated), _inefficient(others), _waiting(rows), _overhead(rows)):
+        slow = _inefficient(others, table.left_unused)
+        for group in (_instructions(table, outdated), slow, _waiting(rows), _overhead(rows)):
             found += group
     return tuple(found)
 
@@ -97,7 +98,8 @@ def _instructions(table: VerdictTable, chosen: Sequence[Verdict]) -> list[Findin
     ]
 
 
-def _inefficient(rows: Sequence[Verdict]) -> list[Finding]:
+def _inefficient(rows: Sequence[Verdict], unused: Sequence[str]) -> list[Finding]:
+    """unused: instructions that another build could use, whether or not that is the cause here."""
     chosen, cost, share = _worth(rows, "inefficient")
     if not chosen or share < PART:
         return []
@@ -111,7 +113,10 @@ def _inefficient(rows: Sequence[Verdict]) -> list[Finding]:
             phase=top.phase,
             cost_ns_per_token=cost,
             confidence=confidence,
-            evidence=tuple(map(_described, chosen[:NAMED])),
+            evidence=(
+                *((f"the engine's build leaves {', '.join(unused)} unused",) if unused else ()),
+                *map(_described, chosen[:NAMED]),
+            ),
             advice="Another kernel would gain most here: a build for this processor's instructions, another type of "
             "weights or cache, flash attention on or off.",
         )

@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pytest
 from flowprof.profiler.analyzers import verdict_waits, verdicts
+from flowprof.profiler.analyzers.verdict_findings import findings
 from flowprof.profiler.analyzers.verdict_waits import cause
 from flowprof.profiler.machine.ceilings import DISTURBED, Ceiling, Ceilings
 from flowprof.profiler.report import Report, build_report
@@ -322,6 +323,14 @@ def test_an_engine_built_for_an_older_processor(tmp_path: Path, build: str, word
     assert f"{sum(row.share for row in slow) * 100:.0f} % of prefill" in found.claim
     others = [one for one in report.findings if one.id == "verdicts.inefficient" and one.phase == "prefill"]
     assert not any(row.shape in line for one in others for line in one.evidence for row in slow), "said once"
+
+
+def test_other_slow_kernels_may_have_the_same_cause(known: Report) -> None:
+    rows = tuple(replace(one, bound="inefficient") if one.ceiling == "dram_read" else one for one in table(known).rows)
+    for unused, said in ((("avx512_vnni", "avx_vnni"), True), ((), False)):
+        found = findings(replace(table(known), rows=rows, left_unused=unused))
+        slow = next(one for one in found if one.id == "verdicts.inefficient" and one.phase == "decode")
+        assert ("the engine's build leaves avx512_vnni, avx_vnni unused" in slow.evidence) == said
 
 
 @pytest.mark.parametrize(
