@@ -20,7 +20,7 @@ HELP = {
     "ring": "the reader was too slow: a lower --overhead-budget, fewer --levels, or a free processor",
     "thread_table": "more threads than the probes keep state for: record fewer processes at a time",
     "undescribed_graph": "a graph was freed before it was read: it is counted, its operators are not known",
-    "unmatched_op": "an operator outside a known graph execution: normal at the edges of a window",
+    "unmatched_op": "an operator outside a known graph execution, whose begin was lost or which nobody described",
     "expert_ids": "the experts of some tokens were not read (batches above 4 096 tokens, a full ring): see the experts",
     "batch_tokens": "whose tokens a batch held was not read (over 4 224 parts, an unknown struct): see the requests",
     "requests": "more than 100 000 requests were open at once: those after them are missing from the requests",

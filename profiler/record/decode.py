@@ -101,6 +101,7 @@ class Decoder:
         self._next_exec = next_exec  # reserves n numbers, returns the first
         self.waiting = np.empty(0, ring.EVENT)
         self._most_operators: dict[int, int] = {}
+        self._first_ns: int | None = None  # when the first graph began: one that already ran is not in the recording
 
     def horizon(self) -> int:
         """Everything that started before this time is decoded (ns)."""
@@ -116,6 +117,9 @@ class Decoder:
         kind = np.ascontiguousarray(events["kind"])
         marks = events[(kind == ring.GRAPH_BEGIN) | (kind == ring.GRAPH_END)]
         marks = marks[np.argsort(marks["at_ns"], kind="stable")]
+        begun = marks["at_ns"][marks["kind"] == ring.GRAPH_BEGIN]
+        if self._first_ns is None and len(begun):
+            self._first_ns = int(begun[0])
         execs, running = _executions(marks)
         open_since = min((start for start, *_ in running), default=None)
         # An operator that straddles "now" is complete only with its graph; so wait for the oldest open graph, and for
@@ -140,7 +144,7 @@ class Decoder:
                 op = _at(out.op_exec["tid"], out.op_exec["start_ns"], counts["tid"], counts["at_ns"])
                 out.op_counter = count_rows(counts, op, out.op_exec, out.graph_exec)
         else:
-            out.unmatched = len(settled)
+            out.unmatched = 0 if self._first_ns is None else len(settled)
             out.lost_ids = count_ids(ids)
         return out
 
@@ -184,7 +188,7 @@ class Decoder:
                 visits.owner[by_it] = np.where(latest < 0, -1, its[latest])
         owner = np.clip(visits.owner, 0, None)
         inside = (visits.owner >= 0) & (visits.start <= np.where(end < 0, begin, end)[owner])
-        out.unmatched += len(inside) - int(np.count_nonzero(inside))
+        out.unmatched += int(np.count_nonzero(~inside & (visits.start >= (self._first_ns or 0))))
         deep = inside & np.isin(levels, ("op", "thread"))[owner]
         self._operators(visits.of(deep), begin, end, graphs, first, windows, window, levels, out)
         out.graph_exec = {

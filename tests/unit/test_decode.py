@@ -234,9 +234,24 @@ def test_a_lost_end() -> None:
     assert op_rows(out) == FIRST and out.unmatched == 1
 
 
+def moved(events: NDArray[np.void], by_ns: int) -> NDArray[np.void]:
+    later = events.copy()
+    later["at_ns"] += by_ns
+    return later
+
+
 def test_a_lost_begin() -> None:
+    out = decoder().decode(together(OP_LEVEL, op(220, A), op(230, B), end(250), moved(OP_LEVEL, 300)), windows("op"))
+    assert [row[3] for row in graph_rows(out)] == [100, 400] and len(op_rows(out)) == 6 and out.unmatched == 2
+
+
+def test_the_graph_that_ran_when_recording_began_is_no_loss() -> None:
     out = decoder().decode(together(op(20, A), op(30, B), end(50), OP_LEVEL), windows("op"))
-    assert op_rows(out) == FIRST and out.unmatched == 2
+    assert op_rows(out) == FIRST and out.unmatched == 0
+    one = decoder()
+    assert one.decode(together(op(1, A), op(2, B)), windows("op")).unmatched == 0
+    assert one.decode(together(op(3, C), end(50), OP_LEVEL), windows("op")).unmatched == 0
+    assert one.decode(op(250, A), windows("op")).unmatched == 1
 
 
 def test_a_lost_end_does_not_hold_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +264,8 @@ def test_a_lost_end_does_not_hold_everything_back(monkeypatch: pytest.MonkeyPatc
 
 def test_operators_outside_of_graphs_are_counted() -> None:
     one = decoder()
-    assert one.decode(together(op(1, A), op(2, B)), windows("op")).unmatched == 2
     assert one.decode(together(OP_LEVEL, op(250, A)), windows("op")).unmatched == 1
+    assert one.decode(together(op(301, A), op(302, B)), windows("op")).unmatched == 2
 
 
 def test_strangers_are_counted() -> None:
