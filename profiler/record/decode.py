@@ -124,6 +124,7 @@ class Decoder:
         open_since = min((start for start, *_ in running), default=None)
         # An operator that straddles "now" is complete only with its graph; so wait for the oldest open graph, and for
         # stragglers of the last ended one: they were published before its end.
+        last = final  # what runs now is cut by the recording's end
         final = final or len(events) > MAX_WAITING  # a graph whose end was lost must not hold everything back
         horizon = np.iinfo(np.int64).max if final or open_since is None else open_since
         execs = [e for e in execs if e[0] < horizon]
@@ -137,7 +138,7 @@ class Decoder:
         ids, counts = (events[(kind == of) & ~late] for of in (ring.EXPERTS, ring.COUNTS))
         if execs:
             visits = _visits(events, kind, starts, settled)
-            self._rows(visits, execs, windows, out)
+            self._rows(visits, execs, windows, last, out)
             if len(ids):
                 _place_experts(ids, visits, out)
             if len(counts) and out.op_exec:
@@ -153,6 +154,7 @@ class Decoder:
         visits: _Visits,
         execs: list[_Execution],
         windows: Sequence[Window],
+        last: bool,
         out: Decoded,
     ) -> None:
         count = len(execs)
@@ -188,7 +190,8 @@ class Decoder:
                 visits.owner[by_it] = np.where(latest < 0, -1, its[latest])
         owner = np.clip(visits.owner, 0, None)
         inside = (visits.owner >= 0) & (visits.start <= np.where(end < 0, begin, end)[owner])
-        out.unmatched += int(np.count_nonzero(~inside & (visits.start >= (self._first_ns or 0))))
+        cut = (visits.start < (self._first_ns or 0)) | (last & (visits.owner >= 0) & (end < 0)[owner])
+        out.unmatched += int(np.count_nonzero(~inside & ~cut))
         deep = inside & np.isin(levels, ("op", "thread"))[owner]
         self._operators(visits.of(deep), begin, end, graphs, first, windows, window, levels, out)
         out.graph_exec = {

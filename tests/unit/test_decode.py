@@ -245,6 +245,14 @@ def test_a_lost_begin() -> None:
     assert [row[3] for row in graph_rows(out)] == [100, 400] and len(op_rows(out)) == 6 and out.unmatched == 2
 
 
+def test_the_graph_that_runs_when_recording_ends_is_no_loss() -> None:
+    cut = together(OP_LEVEL, begin(300), op(310, A), op(330, B))
+    assert decoder().decode(cut, windows("op"), final=True).unmatched == 0
+    one = decoder()
+    assert one.decode(cut, windows("op")).unmatched == 0 and len(one.waiting) == 3
+    assert one.decode(op(340, C), windows("op"), final=True).unmatched == 0
+
+
 def test_the_graph_that_ran_when_recording_began_is_no_loss() -> None:
     out = decoder().decode(together(op(20, A), op(30, B), end(50), OP_LEVEL), windows("op"))
     assert op_rows(out) == FIRST and out.unmatched == 0
