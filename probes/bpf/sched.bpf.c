@@ -3,8 +3,8 @@
  * The scheduler, as far as it concerns the targets' threads: why a thread did not run, for how long, and because of whom.
  * Compiled behind event.bpf.c and stacks.bpf.c. A thread that goes is remembered; one event is written when it comes back.
  *
- * The structs are the kernel's tracepoint records as user space reads them (profiler/kernel_side/tracepoints.py compares them with the
- * running kernel's own description before anything is attached).
+ * The structs are the kernel's tracepoint records as user space reads them (profiler/kernel_side/tracepoints.py compares
+ * them with the running kernel's own description before anything is attached).
  */
 struct switch_record {
 	u64 common;

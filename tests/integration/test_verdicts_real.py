@@ -100,7 +100,9 @@ def test_decode_of_a_large_model_is_bound_by_memory(report: Callable[..., Report
     assert rows and all(row.served == "DRAM" for row in rows)
     by_verdict, said = shares(rows), [(row.shape, row.bound, row.evidence) for row in rows]
     assert all(row.ceiling == "dram_read" for row in rows), "nearest"
-    if table(made).left_unused:  # kernels that were built for an older processor may not keep up with this one's memory
+    # Kernels that were built for an older processor may not keep up with this one's memory: then, and only where that
+    # leaves decode at the very limit of the verdict (40 %), some products are on the other side of it.
+    if table(made).left_unused and phase(made, "decode").fraction < 0.45:
         assert by_verdict.get("memory-dram", 0.0) + by_verdict.get("inefficient", 0.0) > 0.95, said
     else:
         assert by_verdict.get("memory-dram", 0.0) > 0.8, said
