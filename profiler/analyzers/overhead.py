@@ -1,11 +1,15 @@
 """The recording's own slow-down, measured from its windows.
 
-Deep windows (op, thread) lie between shallow ones (token). For each deep window the median decode step is compared
-with the time-weighted geometric mean of the nearest shallow window before and after it, so that a drifting speed
-cancels out. A level's ratio is the exponential of the mean log-ratio over its windows, its interval Student's t on
-the same. The whole recording's ratio is 1 + Σ over levels of (ratio − 1) × the level's share of the time. The token
-level itself is always attached and is the base. Where one level has too few windows, both deep levels are taken as
-one; where even these are too few the answer is "not measurable", never a guess.
+Deep windows (op, thread) lie between shallow ones (token). For each deep window the mean decode step, those included
+that ran while its probes were placed and taken off, is compared with the time-weighted geometric mean of the nearest
+shallow window before and after it, so that a drifting speed cancels out. A level's ratio is the exponential of the
+mean log-ratio over its windows, its interval Student's t on the same.
+
+The token level is always attached and is the base, so what it costs cannot be measured this way: mostly the recorder's
+own processor time. Where a processor is idle it costs the target nothing, where none is, at most itself. So the whole
+recording's ratio is 1 + Σ over levels of (ratio − 1) × the level's share of the time + that time as a share of all
+(`displaced`), and its interval begins without that and ends with all of it. Where one level has too few windows, both
+deep levels are taken as one; where even these are too few the answer is "not measurable", never a guess.
 
 The modelled cost (hits × measured cost of one hit) is processor time over all threads; it stands beside the measured
 figure and is never mixed with it.
@@ -21,14 +25,18 @@ from flowprof.profiler.sections.overhead import LevelCost, Overhead
 from flowprof.profiler.store import Recording, read_sql
 
 DEEP = ("op", "thread")
-MIN_WINDOWS = 5  # deep windows with a shallow neighbour
+MIN_WINDOWS = 4  # deep windows with a shallow neighbour
 MIN_SHALLOW = 3  # different shallow neighbours: one may be slow by chance, and the first ones see the attaching itself
 MIN_STEPS = 30  # decode steps in the deep windows
 MIN_STEPS_PER_WINDOW = 2
 NEIGHBOUR_NS = 10_000_000_000  # a shallow window further away says nothing about now
 
 TIME_SQL = """
-SELECT level, coalesce(sum(end_ns - start_ns), 0)::BIGINT FROM probe_window WHERE end_ns IS NOT NULL GROUP BY level
+WITH span AS (SELECT *, CASE WHEN level = 'token' THEN end_ns - start_ns ELSE
+    coalesce(lead(start_ns) OVER by_start, end_ns) - coalesce(lag(end_ns) OVER by_start, start_ns) END AS ns
+    FROM probe_window WHERE end_ns IS NOT NULL WINDOW by_start AS (ORDER BY start_ns))
+SELECT level, coalesce(sum(ns), 0)::BIGINT, sum(recorder_ns)::BIGINT, sum(displaced_ns)::BIGINT
+FROM span GROUP BY level
 """
 SITE_SQL = """
 SELECT cost_class, sum(hits)::BIGINT, sum(hits * cost_ns), avg(cost_ns) FROM probe_site
@@ -40,15 +48,19 @@ THREADS_SQL = "SELECT greatest(count(DISTINCT (pid, ith)), 1) FROM thread WHERE 
 
 def analyze(recording: Recording) -> Result:
     windows = recording.columns(read_sql("decode_windows.sql"))
-    times = {str(level): int(ns) for level, ns in recording.rows(TIME_SQL)}
+    used = recording.rows(TIME_SQL)
+    times = {str(level): int(ns) for level, ns, _, _ in used}
     whole = sum(times.values())
+    recorder = [int(ns) for _, _, ns, _ in used if ns is not None]
+    displaced = [int(ns) for level, _, _, ns in used if level == "token" and ns is not None]
+    base = sum(displaced) / whole if displaced and whole else None
     levels = tuple(
         level_cost(windows, level, times[level] / whole if whole else 0.0) for level in DEEP if times.get(level)
     )
     pooled = None
     if len(levels) > 1 and any(level.ratio is None for level in levels):
         pooled = level_cost(windows, " and ".join(DEEP), sum(level.time_share for level in levels))
-    total, interval, reason = _whole(levels, pooled, deep_only=not times.get("token"))
+    total, interval, reason = _whole(levels, pooled, base or 0.0, deep_only=not times.get("token"))
     hits, modelled, classes = _modelled(recording)
     busy = recording.rows(BUSY_SQL)[0][0]
     threads = recording.rows(THREADS_SQL)[0][0]
@@ -63,6 +75,8 @@ def analyze(recording: Recording) -> Result:
             modelled_ratio=1 + modelled / (busy * threads) if modelled is not None and busy else None,
             hits=hits,
             cost_per_hit_ns=classes,
+            recorder_share=sum(recorder) / whole if recorder and whole else None,
+            displaced=base,
         )
     )
 
@@ -123,7 +137,7 @@ def _why_no_base(there_are_some: bool) -> str:
 
 
 def student_t(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t (Abramowitz & Stegun 26.7.5; within 1 % from 4 degrees of freedom)."""
+    """The 97.5 % quantile of Student's t (Abramowitz & Stegun 26.7.5; within 1 % from 3 degrees of freedom)."""
     z = 1.959964
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
@@ -132,10 +146,10 @@ def student_t(freedom: int) -> float:
 
 
 def _whole(
-    levels: tuple[LevelCost, ...], pooled: LevelCost | None, deep_only: bool
+    levels: tuple[LevelCost, ...], pooled: LevelCost | None, base: float, deep_only: bool
 ) -> tuple[float | None, tuple[float, float] | None, str]:
     if not levels:
-        return 1.0, (1.0, 1.0), "token level only: nothing deeper was attached"
+        return 1.0 + base, (1.0, 1.0 + base), "token level only: nothing deeper was attached"
     if deep_only:
         return None, None, "not measurable: no token windows to compare with (--full)"
     if pooled is not None and pooled.ratio is not None:  # too few windows of one level: both as one
@@ -148,7 +162,7 @@ def _whole(
     error = math.sqrt(
         sum(((level.ci95[1] - level.ci95[0]) / 2 * level.time_share) ** 2 for level in levels if level.ci95)
     )
-    return 1 + extra, (1 + extra - error, 1 + extra + error), ""
+    return 1 + extra + base, (1 + extra - error, 1 + extra + error + base), ""
 
 
 def _modelled(recording: Recording) -> tuple[int, float | None, tuple[tuple[str, float], ...]]:

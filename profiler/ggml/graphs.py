@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from flowprof.profiler.binaries.module_elf import load_bias, open_elf
 from flowprof.profiler.errors import FlowprofError
-from flowprof.profiler.ggml.describe import GraphChanged, GraphDescription, LiveGraph, describe, read_graph
+from flowprof.profiler.ggml.describe import GraphChanged, GraphDescription, LiveGraph, describe, read_again, read_graph
 from flowprof.profiler.ggml.dwarf_layouts import dwarf_layouts
 from flowprof.profiler.ggml.layout import Layouts, resolve_layout
 from flowprof.profiler.ggml.layout_table import KNOWN
@@ -25,6 +25,7 @@ EXPERT_OP, IDS = "MUL_MAT_ID", 2  # the operator of a mixture of experts, and wh
 MAX_REMEMBERED = 512  # graphs kept in memory; older ones are read again when they come back
 MAX_UNDESCRIBED = 8192  # graphs that are only counted; an older one counts as another when it comes back
 MAX_CONTENTS = 65_536
+RECENT = 16  # graphs that are kept as they were read, up to half a megabyte each: the same ones come back
 MAX_RESOLVE_ATTEMPTS = 200
 
 
@@ -78,6 +79,7 @@ class GraphBook:
         self._known: OrderedDict[int, KnownGraph] = OrderedDict()
         self._unknown: OrderedDict[int, KnownGraph] = OrderedDict()
         self._contents: dict[bytes, tuple[int, int | None, int | None]] = {}  # → graph_id, tokens, outputs
+        self._recent: deque[tuple[LiveGraph, KnownGraph]] = deque(maxlen=RECENT)
         self._unwritten: dict[int, int] = {}  # graph_id → key of undescribed graphs
 
     def expected(self) -> Layouts | None:
@@ -146,6 +148,9 @@ class GraphBook:
             return None
         expected = None if key & FINGERPRINT else key
         try:
+            again = read_again(self._memory, cgraph, self.layouts, expected, (live for live, _ in self._recent))
+            if again is not None:
+                return self._remember(key, next(graph for live, graph in self._recent if live is again)), None
             live = read_graph(self._memory, cgraph, self.layouts, self._names, expected)
         except GraphChanged:
             return None
@@ -161,10 +166,15 @@ class GraphBook:
             earlier = (self._next_id(), description.tokens, description.outputs)
             if len(self._contents) < MAX_CONTENTS:
                 self._contents[content] = earlier
-        graph = self._known[key] = self._placed(live, *earlier)
+        graph = self._placed(live, *earlier)
+        self._recent.append((live, graph))
+        return self._remember(key, graph), description
+
+    def _remember(self, key: int, graph: KnownGraph) -> KnownGraph:
+        self._known[key] = graph
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
-        return graph, description
+        return graph
 
     def _placed(self, live: LiveGraph, graph_id: int, tokens: int | None, outputs: int | None) -> KnownGraph:
         addresses = live.addresses[: live.n_nodes]

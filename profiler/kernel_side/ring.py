@@ -28,7 +28,7 @@ class Rings:
     """The rings of all processors, mapped from the maps `ring_heads` and `ring_events`."""
 
     def __init__(self, heads_fd: int, events_fd: int, cpus: int, shift: int) -> None:
-        self._size = 1 << shift
+        self.size = 1 << shift  # events of one processor
         self._cpus = cpus
         page = mmap.PAGESIZE
 
@@ -37,7 +37,7 @@ class Rings:
 
         self._heads = np.frombuffer(mapped(heads_fd, cpus * HEAD.itemsize), HEAD, cpus)
         events = np.frombuffer(mapped(events_fd, (cpus << shift) * EVENT.itemsize), EVENT, cpus << shift)
-        self._events = events.reshape(cpus, self._size)
+        self._events = events.reshape(cpus, self.size)
 
     def read(self) -> NDArray[np.void]:
         """Take every finished event. Shape (n,), dtype EVENT, in order per processor (not across them)."""
@@ -51,8 +51,8 @@ class Rings:
         tail = int(self._heads["tail"][cpu])
         parts = []
         while tail < head:
-            start = tail % self._size
-            count = min(head - tail, self._size - start)
+            start = tail % self.size
+            count = min(head - tail, self.size - start)
             view = self._events[cpu, start : start + count]
             # An event is finished when its seq is its index + 1; its writer may be at work: look first, copy then.
             finished = view["seq"] == np.arange(tail + 1, tail + 1 + count, dtype=np.uint64)
@@ -73,4 +73,4 @@ class Rings:
     @property
     def fill(self) -> float:
         """How full the fullest ring is, 0 … 1."""
-        return float((self._heads["head"] - self._heads["tail"]).max()) / self._size
+        return float((self._heads["head"] - self._heads["tail"]).max()) / self.size

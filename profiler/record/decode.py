@@ -35,8 +35,13 @@ class Window:
     hits: int = 0
     drops: int = 0
     drops_before: int = 0  # lost since the start when it was opened
+    busy_ns: int = 0  # in graphs: of a deep window also while its probes were placed and taken off
     steps: int = 0  # decode steps of one token
     steps_ns: int = 0
+    switch_steps: int = 0  # those that ran while its probes were placed or taken off
+    switch_ns: int = 0
+    recorder_ns: int = 0  # processor time of the recorder, from the window before to the one behind
+    displaced_ns: int = 0  # of it, what a target did without
 
 
 @dataclass(slots=True)
@@ -56,7 +61,6 @@ class Decoded:
     graphs: int = 0
     tokens: int = 0
     outputs: int = 0
-    busy_ns: int = 0  # inside graphs
 
 
 @dataclass(slots=True)
@@ -173,13 +177,7 @@ class Decoder:
             out.tokens += tokens
             out.outputs += graph.outputs or 0
             out.undescribed += not graph.described and e >= 0
-        for number, graph, b, e in zip(window, graphs, begin.tolist(), end.tolist(), strict=True):
-            if e >= 0:
-                out.busy_ns += e - b
-                if graph.tokens == graph.outputs == 1:
-                    windows[number].steps += 1
-                    windows[number].steps_ns += e - b
-
+        _account(windows, graphs, begin, end, levels)
         visits.owner = np.searchsorted(begin, visits.start, "right") - 1
         if count > 1 and (begin[1:] < end[:-1]).any():
             # Two graphs of one process at a time: only the thread that began a graph is sure to work on it.
@@ -301,6 +299,35 @@ class Decoder:
             if counts[i] < most and (windows[window[i]].drops or counts[i] < 0.98 * most):
                 levels[i] = "token"
                 out.incomplete += 1
+
+
+def _account(
+    windows: Sequence[Window],
+    graphs: list[KnownGraph],
+    begin: NDArray[np.int64],
+    end: NDArray[np.int64],
+    levels: NDArray[np.object_],
+) -> None:
+    """To which windows the executions' time is booked: what ran while probes were placed or taken off, to those."""
+    since = np.array([w.start_ns for w in windows])
+    deep = np.array([w.level != "token" for w in windows])
+    for number in np.flatnonzero(deep[1:]) + 1:
+        since[number] = windows[number - 1].end_ns or since[number]
+    payer = np.clip(np.searchsorted(since, begin, "right") - 1, 0, len(windows) - 1)
+    following = np.minimum(payer + 1, len(windows) - 1)
+    payer = np.where(~deep[payer] & deep[following] & (end > since[following]), following, payer)
+    for number, graph, b, e, level in zip(payer, graphs, begin.tolist(), end.tolist(), levels, strict=True):
+        window = windows[number]
+        if e < 0:
+            continue
+        window.busy_ns += e - b
+        if graph.tokens == graph.outputs == 1:
+            if level == window.level:
+                window.steps += 1
+                window.steps_ns += e - b
+            else:
+                window.switch_steps += 1
+                window.switch_ns += e - b
 
 
 def _place_experts(events: Events, visits: _Visits, out: Decoded) -> None:

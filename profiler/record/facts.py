@@ -68,7 +68,8 @@ def window_columns(window: Window) -> Columns:
     return {
         "window_id": [window.window_id], "level": [window.level], "start_ns": [window.start_ns],
         "end_ns": [window.end_ns], "graphs": [window.graphs], "tokens": [window.tokens],
-        "hits": [window.hits], "losses": [window.drops],
+        "hits": [window.hits], "losses": [window.drops], "recorder_ns": [window.recorder_ns],
+        "displaced_ns": [window.displaced_ns],
     }  # fmt: skip
 
 

@@ -32,7 +32,6 @@ class Intake:
         self._writer = writer
         self._pending_sched: list[np.ndarray] = []
         self._pid_of_site = np.zeros(1, np.int64)
-        self.busy_ns = 0  # time in graphs since a window's account was last settled
         self.op_events = 0  # operators of first threads since a window was opened
 
     def know_sites(self) -> None:
@@ -164,7 +163,6 @@ class Intake:
         if decoded.expert_use and not process.experts_refused:
             batch.put("expert_use", dict(decoded.expert_use))
         process.threads.update(decoded.thread_index)
-        self.busy_ns += decoded.busy_ns
         process.placed += len(decoded.op_exec.get("exec_id", ()))
         process.strangers += decoded.strangers
         self._self_check(process)

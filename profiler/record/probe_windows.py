@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 from flowprof.profiler.kernel_side.probes_in_place import DEEP
+from flowprof.profiler.machine import kernel
 from flowprof.profiler.planning.plan import CALL_ENGINES
 from flowprof.profiler.record.decode import Window
 from flowprof.profiler.record.intake import Intake
@@ -17,6 +18,7 @@ from flowprof.profiler.resources.sites import LEVEL as RESOURCE_LEVEL
 ENOUGH = 8  # whole graphs in a window: that the one which runs is lost, too, hardly matters
 MIN_STEPS = 3  # decode steps before a window's speed says anything
 RETRY_S = 0.05  # until a window that cannot be closed is looked at again
+IDLE_S = 0.2  # the same where nothing runs
 _PROCESS_CLOCK = 2  # of any process: the kernel's number for its clock is made of the process id
 _NEVER = np.iinfo(np.int64).max
 
@@ -31,6 +33,9 @@ class ProbeWindows:
         self._hits: np.ndarray = np.zeros(1, np.int64)  # per site, when the window was opened
         self._threads = float(os.cpu_count() or 1)
         self._used_s = 0.0  # processor time of targets whose calls are recorded, when the last window ended
+        self._lap = (0.0, 0.0, 0.0)  # processor time, idle time, time: when the recorder's use was counted last
+        self._graph_s = RETRY_S  # how long a graph takes, as in the last window that held one
+        self._deep: tuple[Window, float, float] | None = None  # to be accounted for; its calls' time and its hits'
         self._awaited_ns = 0  # start of the graph that ran when the window's time was up
 
     def deep_levels(self) -> tuple[str, ...]:
@@ -53,6 +58,8 @@ class ProbeWindows:
             session.probes.attach_deep(live, level)
         drops = session.probes.rings.drops
         start = now_ns()
+        if not windows:
+            self._lap = time.process_time(), _idle_s(), time.monotonic()  # before, there was nothing to record
         if windows and windows[-1].level == level and windows[-1].end_ns is not None:
             start = windows[-1].end_ns  # nothing was detached in between
         windows.append(Window(self._next_window, level, start, drops_before=drops))
@@ -65,6 +72,7 @@ class ProbeWindows:
         window = self._session.windows[-1]
         self._session.end_ns = window.end_ns = now_ns()
         self._count(window)
+        self._count_recorder(window)
 
     def turn(self, controller: Controller, now: float) -> tuple[str, float]:
         """A window's time is up: account for it and open the next one, or stretch it.
@@ -73,27 +81,57 @@ class ProbeWindows:
         """
         session = self._session
         window = session.windows[-1]
+        if window.level == "token":
+            self._count_recorder(window)
         self._intake.decode()
         wait_s = self._wait_s(window)
         if wait_s:
             return window.level, now + wait_s
         self._close()
-        step_s = window.steps_ns / window.steps / 1e9 if window.steps >= MIN_STEPS else None
-        busy_s = max(self._intake.busy_ns / 1e9, self._calling_s(window))
-        controller.ended(Seen(window.level, busy_s, self._spent(window), step_s))
-        self._intake.busy_ns = 0
+        calling_s, hits_s = self._calling_s(window), self._hits_s(window)
+        if window.level == "token":
+            controller.ended(self._seen(window, calling_s, 0.0))
+            if self._deep:
+                controller.ended(self._seen(*self._deep))
+            self._deep = None
+        else:
+            self._deep = window, calling_s, hits_s
         controller.levels = self.deep_levels()
         level, length = controller.next()
         self.open(level)
+        if window.level != "token":
+            self._count_recorder(window)
         return level, time.monotonic() + length
+
+    def _seen(self, window: Window, calling_s: float, hits_s: float) -> Seen:
+        step_s = window.steps_ns / window.steps / 1e9 if window.steps >= MIN_STEPS else None
+        if window.graphs:
+            self._graph_s = window.busy_ns / window.graphs / 1e9
+        busy_s = max(window.busy_ns / 1e9, calling_s)
+        return Seen(
+            window.level, busy_s, hits_s, window.displaced_ns / 1e9, step_s, window.switch_steps,
+            window.switch_ns / 1e9,
+        )  # fmt: skip
+
+    def _count_recorder(self, window: Window) -> None:
+        """What the recorder used since this was counted last is this window's.
+
+        A target did without it as far as no processor was idle.
+        """
+        used, idle, at = self._lap
+        self._lap = time.process_time(), _idle_s(), time.monotonic()
+        used_s = self._lap[0] - used
+        idle_processors = max(self._lap[1] - idle, 0.0) / max(self._lap[2] - at, 1e-3)
+        window.recorder_ns += round(used_s * 1e9)
+        window.displaced_ns += round(used_s * max(1 - idle_processors, 0.0) * 1e9)
 
     def _wait_s(self, window: Window) -> float:
         """How long to leave a window open though its time is up; 0: no longer.
 
         Only whole graphs count. So a deep window waits for its first one; and as long as they are fewer than ENOUGH
-        also for the graph that ran when its time was up, but not for that one's successors. It looks again after an
-        eighth of a graph's mean time: little of the next graph is then recorded in vain. LONGEST_S ends the wait for a
-        graph that runs; an idle server is waited for as long as it takes.
+        also for the graph that ran when its time was up, but not for that one's successors. It looks again when that
+        graph should have ended, and then every eighth of a graph's mean time: little of the next graph is recorded in
+        vain. LONGEST_S ends the wait for a graph that runs; an idle server is waited for as long as it takes.
         """
         session = self._session
         live = [p for p in session.processes.values() if p.ended_ns is None]
@@ -106,13 +144,15 @@ class ProbeWindows:
         running_since = min(p.decoder.horizon() for p in live)
         idle = running_since == _NEVER
         age_s = (now_ns() - window.start_ns) / 1e9
+        mean_s = age_s / window.graphs if window.graphs else self._graph_s
+        again_s = IDLE_S if idle else max(mean_s - (now_ns() - running_since) / 1e9, mean_s / 8)
         if not window.graphs:
-            return RETRY_S if idle or age_s < LONGEST_S else 0.0
+            return again_s if idle or age_s < LONGEST_S else 0.0
         if idle or window.graphs >= ENOUGH or age_s >= LONGEST_S:
             return 0.0
         self._awaited_ns = self._awaited_ns or running_since
         whole = self._awaited_ns >= window.start_ns  # when it ends: it began in this window
-        return age_s / window.graphs / 8 if whole and running_since == self._awaited_ns else 0.0
+        return again_s if whole and running_since == self._awaited_ns else 0.0
 
     def _calling_s(self, window: Window) -> float:
         """Of the window, the time in which targets whose calls are recorded were busy: their processor time at most."""
@@ -147,7 +187,7 @@ class ProbeWindows:
         hits[: len(self._hits)] -= self._hits
         return hits
 
-    def _spent(self, window: Window) -> float:
+    def _hits_s(self, window: Window) -> float:
         """Seconds that the window's probe hits took: from each thread of ggml's pool, from one thread that calls.
 
         Whose time the events of resources take is not known either: all of one thread's.
@@ -170,6 +210,14 @@ class ProbeWindows:
         elif window.level == "op" and self._intake.op_events:
             self._threads = max(1.0, op_hits / self._intake.op_events)
         return (pool / max(self._threads, 1.0) + calling) / 1e9
+
+
+def _idle_s() -> float:
+    """For how long processors were idle since the start, all together; 0 where it is not known."""
+    try:
+        return float(kernel.text("/proc/uptime").split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _processor_s(pid: int) -> float:

@@ -32,10 +32,13 @@ from flowprof.profiler.store import Recording
 
 __all__ = ["Progress", "Recorder"]
 
-READ_S = 0.5  # the rings are read so often at least
-FIRST_READ_S, SHORTEST_READ_S = 0.02, 0.005  # before anything is known of how fast the rings fill
+READ_S = 1.0  # the rings are read so often at least
+SHORTEST_READ_S = 0.005
+FASTEST_NS = 500.0  # between two events of one processor: what the quickest probe hit takes
 FULL = 0.25  # of a ring: read oftener
-WRITE_S = 5.0
+WRITE_S = 5.0  # rows wait so long for the next transaction, and longer where that would cost more than WRITE_SHARE of
+WRITE_SHARE = 0.001  # a processor: twenty inserts of a few rows take 20 ms
+LONGEST_WRITE_S = 20.0
 DECODE_EVENTS = 100_000  # decoded together: a small part of the rings, so that these do not run full meanwhile
 WRITE_ROWS = 245_760  # two of DuckDB's row groups: larger batches cost no less per row, smaller ones twice as much
 TAIL_S = 0.02
@@ -66,7 +69,10 @@ class Recorder:
         self._neighbours: Neighbours | None = None
         self._sampler = Sampler(())
         self._written_at = self._read_at = self._looked_at = 0.0
-        self._read_s = FIRST_READ_S
+        self._first_read_s = max(self._probes.rings.size * FULL * FASTEST_NS / 1e9, SHORTEST_READ_S)
+        self._read_s = self._first_read_s
+        self._write_s = WRITE_S
+        self._reads_s: dict[str, float] = {}  # how long the rings take to fill at each level
 
     @property
     def progress(self) -> Progress:
@@ -179,23 +185,24 @@ class Recorder:
                 session.batch.put("variable_sample", sampled)
             if rang or now - self._read_at >= self._read_s or rings.fill > FULL or now >= deadline:
                 self._pace(rings.fill, now - self._read_at)
+                self._reads_s[level] = self._read_s
                 intake.take()
                 self._read_at = now
             if now >= deadline:
                 before = session.windows[-1].level
                 level, deadline = self._windows.turn(controller, now)
                 if level not in ("token", before):
-                    self._read_s = FIRST_READ_S  # from now on they fill a hundred times as fast
-            due = now - self._written_at >= WRITE_S
+                    self._read_s = self._reads_s.get(level, self._first_read_s)  # from now on they fill much faster
+            due = now - self._written_at >= self._write_s
             if due or intake.pending > DECODE_EVENTS:
                 intake.decode()
                 intake.decode_sched()
                 if due or session.batch.rows > WRITE_ROWS:
                     intake.take()  # writing takes a while
-                    self._writer.flush()
+                    self._write()
                     self._written_at = now
             look_s = LOOK_S if any(p.sites for p in session.processes.values()) else options.look_s
-            if now - self._looked_at >= look_s:
+            if now - self._looked_at >= 0.9 * look_s:  # together with what is done as often
                 placed = session.plan.variables
                 self._follower.look(now)
                 if session.plan.variables is not placed:
@@ -206,6 +213,11 @@ class Recorder:
                 self.stop("the time is up")
             if options.max_events is not None and session.progress.events >= options.max_events:
                 self.stop(f"--max-events {options.max_events} reached")
+
+    def _write(self) -> None:
+        used = time.process_time()
+        self._writer.flush()
+        self._write_s = min(max(WRITE_S, (time.process_time() - used) / WRITE_SHARE), LONGEST_WRITE_S)
 
     def _pace(self, fill: float, passed_s: float) -> None:
         """Read so often that the fullest ring is rarely fuller than FULL, and no oftener; slow down step by step."""

@@ -1,11 +1,16 @@
 """Which probes are attached when: the budget controller. Pure: it is told what happened and says what comes next.
 
-A deep window (op or thread level) costs the target the time of its probe hits: hits x cost of a hit / threads. The
-controller keeps an account: every second in which graphs run earns `budget` seconds, every deep window spends what its
-hits cost, or what its decode steps were slower by than those of shallow windows, whichever is more. A deep window opens
-when the account covers what it will probably spend, so a slow target (few operators a second) is looked at deeply half
-of the time, a fast one rarely, and a target whose speed changes is followed. Deep and shallow (token) windows
-alternate, so that the recording's own slow-down can be measured from neighbours.
+A deep window (op or thread level) costs the target three things: the time of its probe hits (hits x cost of a hit /
+threads), the placing and taking off of its probes, and the recorder's work on what it brought, where no processor is
+idle. The first grows with the window's length, the others hardly: so short windows are dear. A window lasts as long as
+makes the fixed part a quarter of its price (within DEEP_S).
+
+The controller keeps an account. Every second in which graphs run earns `budget` seconds less the recorder's own
+processor time in shallow (token) windows, which no window can do without; every deep window spends what its hits and
+the recorder's work cost, or what its decode steps, and those while probes were switched, were slower by than those of
+shallow windows, whichever is more. A deep window opens when the account covers its price, so a slow target (few
+operators a second) is looked at deeply half of the time, a fast one rarely, and a target whose speed changes is
+followed. Deep and shallow windows alternate, so that the recording's own slow-down can be measured from neighbours.
 
 Without a budget (`--full`) the deepest level stays on and windows are mere bookkeeping.
 """
@@ -15,22 +20,57 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 SHALLOW_S = 0.2  # shortest shallow window between two deep ones; FULL_S is the longest
-DEEP_S = (0.1, 0.5)  # shortest and longest deep window, before it is stretched to hold one whole graph
+DEEP_S = (0.1, 1.0)  # shortest and longest deep window, before it is stretched to hold one whole graph
 LONGEST_S = 20.0  # a deep window waits at most so long for its first whole graph
 FULL_S = 1.0
-INITIAL_CREDIT_S = 2.0  # the account opens with what this many busy seconds would earn
+INITIAL_CREDIT_S = 4.0  # the account opens with what this many busy seconds would earn
 PRIOR_SLOWDOWN = {"op": 0.05, "thread": 0.15}  # what a level costs per busy second until it has been seen
+PRIOR_FIXED_S = 0.008  # what a window costs whatever its length, likewise
+FIXED_SHARE = 0.25  # of a window's price, in what is fixed
 MARGIN = 0.85  # part of the budget that is spent: the cost of a hit is itself an estimate
+LEAST = 0.25  # part of the budget that deep windows get, whatever the recorder itself needs
+NEW = 0.25  # weight of the latest window in an average over the last few: one says little
+NEIGHBOUR = 0.5  # weight of the latest shallow window: steps become slower as contexts grow
+MOST_SLOWED = 3.0  # a step that takes longer than so many others was stopped by something else
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What happened in a window that has ended. busy_s: time in which graphs ran; spent_s: hits x cost / threads."""
+    """What happened in a window that has ended, and while its probes were placed before and taken off after it.
+
+    Times in seconds. busy_s: graphs ran; hits_s: hits x cost / threads; recorder_s: processor time of the recorder
+    that the target had to do without; step_s: mean decode step (None: too few); switch_steps, switch_s: decode steps
+    that ran while probes were switched, and their time.
+    """
 
     level: str
     busy_s: float
-    spent_s: float
-    step_s: float | None = None  # mean time of its decode steps; None: too few
+    hits_s: float = 0.0
+    recorder_s: float = 0.0
+    step_s: float | None = None
+    switch_steps: int = 0
+    switch_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Price:
+    """What windows of one level cost, as far as is known."""
+
+    slowdown: float  # per busy second
+    fixed_s: float = PRIOR_FIXED_S
+    slower: float = 0.0  # by so much are decode steps inside slower; smoothed, may be negative
+    switching_s: float = 0.0  # so much longer take the steps while probes are switched; likewise
+
+    @property
+    def length_s(self) -> float:
+        """How long a window should last."""
+        worth_s = self.fixed_s * (1 / FIXED_SHARE - 1) / max(self.slowdown, 1e-6)
+        return min(max(worth_s, DEEP_S[0]), DEEP_S[1])
+
+    @property
+    def whole_s(self) -> float:
+        """What a window of that length costs."""
+        return self.fixed_s + self.slowdown * self.length_s
 
 
 @dataclass(slots=True)
@@ -41,14 +81,15 @@ class Controller:
     budget: float | None
     credit_s: float = 0.0
     _turn: int = 0
-    _slowdown: dict[str, float] = field(default_factory=lambda: dict(PRIOR_SLOWDOWN))
+    _prices: dict[str, _Price] = field(default_factory=lambda: {k: _Price(v) for k, v in PRIOR_SLOWDOWN.items()})
     _last: str = ""
-    _shallow_step_s: float | None = None  # of the last token window that had decode steps
-    _measured: dict[str, float] = field(default_factory=dict)  # smoothed slow-down of decode steps, by level
+    _shallow_step_s: float | None = None  # of token windows that had decode steps, smoothed
+    _income: float = 0.0  # per busy second, smoothed
 
     def __post_init__(self) -> None:
         if self.budget is not None:
-            self.credit_s = INITIAL_CREDIT_S * self.budget * MARGIN
+            self._income = self.budget * MARGIN
+            self.credit_s = INITIAL_CREDIT_S * self._income
 
     def next(self) -> tuple[str, float]:
         """The level of the next window and how long it should last (seconds)."""
@@ -57,47 +98,57 @@ class Controller:
         if self.budget is None:
             return self.levels[-1], FULL_S
         level = self.levels[self._turn % len(self.levels)]
-        affordable_s = self.credit_s / self._slowdown[level]
-        if self._last == "token" and affordable_s >= DEEP_S[0]:
+        price = self._prices[level]
+        if self._last == "token" and self.credit_s >= price.whole_s:
             self._turn += 1
             self._last = level
-            return level, min(DEEP_S[1], affordable_s)
+            affordable_s = (self.credit_s - price.fixed_s) / max(price.slowdown, 1e-6)
+            return level, min(max(affordable_s, DEEP_S[0]), DEEP_S[1])
         self._last = "token"
-        return "token", self._saving_s(level)
+        return "token", self._saving_s(price)
 
-    def _saving_s(self, level: str) -> float:
+    def _saving_s(self, price: _Price) -> float:
         """How long a shallow window lasts: until the next deep one can be paid for. Every window's end is work."""
-        income = (self.budget or 0.0) * MARGIN
-        missing_s = DEEP_S[0] * self._slowdown[level] - self.credit_s
-        return min(max(SHALLOW_S, missing_s / income), FULL_S) if income else FULL_S
+        missing_s = price.whole_s - self.credit_s
+        return min(max(SHALLOW_S, missing_s / self._income), FULL_S) if self._income else FULL_S
 
     def ended(self, seen: Seen) -> None:
-        """Account for a window."""
+        """Account for a window: for a deep one after the shallow one that follows it, which it is compared with."""
         if self.budget is None:
             return
-        earned = self.budget * MARGIN * seen.busy_s
-        # Never so little that the shortest window of the dearest level cannot be saved up for.
-        dearest_s = max((self._slowdown[level] for level in self.levels), default=0.0) * DEEP_S[0]
-        self.credit_s = min(self.credit_s + earned, max(5.0 * self.budget, 1.5 * dearest_s))
-        if seen.level in self._slowdown:
-            spent_s = max(seen.spent_s, self._measured_slowdown(seen) * seen.busy_s)
-            self.credit_s -= spent_s
+        earned_s = self.budget * MARGIN * seen.busy_s
+        if seen.level not in self._prices:
+            earned_s = max(earned_s - seen.recorder_s, LEAST * self.budget * seen.busy_s)
             if seen.busy_s > 0.01:
-                self._slowdown[seen.level] = 0.5 * self._slowdown[seen.level] + 0.5 * max(spent_s / seen.busy_s, 1e-4)
-        elif seen.step_s is not None:
-            self._shallow_step_s = seen.step_s
+                self._income += NEW * (earned_s / seen.busy_s - self._income)
+            if seen.step_s is not None:
+                self._shallow_step_s = _smoothed(self._shallow_step_s, seen.step_s, NEIGHBOUR)
+        # Never so little that the dearest window cannot be saved up for.
+        dearest_s = max((self._prices[level].whole_s for level in self.levels), default=0.0)
+        self.credit_s = min(self.credit_s + earned_s, max(5.0 * self.budget, 1.5 * dearest_s))
+        if seen.level in self._prices:
+            self.credit_s -= self._spent(self._prices[seen.level], seen)
 
-    def _measured_slowdown(self, seen: Seen) -> float:
-        """By how much the decode steps of windows like this one are slower than their shallow neighbours' (≥ 0).
-
-        The hits are not the whole price: the recorder's own work on a processor that the target wants is another part.
-        One window says little, so the figure is an average over the last few.
-        """
-        if seen.step_s is not None and self._shallow_step_s:
-            ratio = min(seen.step_s / self._shallow_step_s - 1, 2.0)
-            self._measured[seen.level] = 0.75 * self._measured.get(seen.level, ratio) + 0.25 * ratio
-        return max(self._measured.get(seen.level, 0.0), 0.0)
+    def _spent(self, price: _Price, seen: Seen) -> float:
+        """What a deep window cost (s); from it, what such windows cost is learnt."""
+        step_s = self._shallow_step_s
+        if step_s:
+            if seen.step_s is not None:
+                price.slower = _smoothed(price.slower, min(seen.step_s / step_s, MOST_SLOWED) - 1)
+            usual_s = seen.switch_steps * step_s
+            price.switching_s = _smoothed(price.switching_s, min(seen.switch_s, MOST_SLOWED * usual_s) - usual_s)
+        within_s = max(seen.busy_s - seen.switch_s, 0.0)
+        inside_s = max(seen.hits_s, price.slower * within_s)
+        spent_s = max(inside_s + max(price.switching_s, 0.0), seen.hits_s + seen.recorder_s)
+        if within_s > 0.01:
+            price.slowdown = 0.5 * price.slowdown + 0.5 * max(inside_s / within_s, 1e-4)
+            price.fixed_s = _smoothed(price.fixed_s, spent_s - inside_s)
+        return spent_s
 
     def slowdown(self, level: str) -> float:
-        """What a level costs, as a fraction of busy time, as far as is known now."""
-        return self._slowdown.get(level, 0.0)
+        """What a level costs inside its windows, as a fraction of busy time, as far as is known now."""
+        return self._prices[level].slowdown if level in self._prices else 0.0
+
+
+def _smoothed(before: float | None, latest: float, weight: float = NEW) -> float:
+    return latest if before is None else (1 - weight) * before + weight * latest

@@ -1,17 +1,25 @@
--- Decode steps per window. A step's time is divided by the median of all steps with as many tokens, so that windows
--- with different batches can be compared; the first step of a window is left out: probes were being switched.
-WITH step AS (
-    SELECT window_id, level, start_ns, dur_ns, tokens,
-           row_number() OVER (PARTITION BY window_id ORDER BY start_ns) AS position
+-- Decode steps per window. To a deep window belong those, too, that ran while its probes were placed and taken off: that
+-- is part of its price. A step's time is divided by the median of all steps with as many tokens, so that windows with
+-- different batches can be compared. The mean, for what a few steps pay counts; but what takes three times as long as
+-- usual was stopped by something else. span_ns: the window, with the time in which its probes were switched.
+WITH span AS (
+    SELECT window_id, level, start_ns, end_ns,
+           CASE WHEN level = 'token' THEN start_ns ELSE coalesce(lag(end_ns) OVER by_start, start_ns) END AS from_ns,
+           CASE WHEN level = 'token' THEN end_ns ELSE coalesce(lead(start_ns) OVER by_start, end_ns) END AS to_ns
+    FROM probe_window WHERE end_ns IS NOT NULL WINDOW by_start AS (ORDER BY start_ns)
+), step AS (
+    SELECT start_ns, start_ns + dur_ns AS end_ns, dur_ns, tokens
     FROM graph_duration WHERE phase = 'decode' AND dur_ns > 0
 ), typical AS (
     SELECT tokens, median(dur_ns) AS ns FROM step GROUP BY tokens
+), placed AS (
+    SELECT CASE WHEN begun.level = 'token' AND ended.level <> 'token' THEN ended.window_id ELSE begun.window_id END AS id,
+           least(s.dur_ns / t.ns, 3.0) AS relative
+    FROM step s
+    JOIN typical t ON t.tokens IS NOT DISTINCT FROM s.tokens
+    ASOF JOIN span begun ON s.start_ns >= begun.from_ns
+    ASOF JOIN span ended ON s.end_ns >= ended.from_ns
 )
-SELECT w.window_id, w.level, any_value(w.start_ns) AS start_ns, any_value(w.end_ns) AS end_ns,
-       count(*) AS steps, median(s.dur_ns / t.ns) AS relative
-FROM step s
-JOIN typical t ON t.tokens IS NOT DISTINCT FROM s.tokens
-JOIN probe_window w ON w.window_id = s.window_id AND w.level = s.level
-WHERE s.position > 1
-GROUP BY w.window_id, w.level
-ORDER BY start_ns;
+SELECT window_id, level, start_ns, end_ns, to_ns - from_ns AS span_ns, count(*) AS steps, avg(relative) AS relative
+FROM span JOIN placed ON id = window_id
+GROUP BY ALL ORDER BY start_ns;

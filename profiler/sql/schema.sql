@@ -62,7 +62,9 @@ CREATE TABLE probe_window (    -- a stretch of time with one set of probes attac
     window_id INTEGER, level VARCHAR,   -- level: token, op, thread
     start_ns BIGINT, end_ns BIGINT,
     graphs BIGINT, tokens BIGINT,       -- executed / passed through in the window
-    hits BIGINT, losses BIGINT
+    hits BIGINT, losses BIGINT,
+    recorder_ns BIGINT,        -- processor time of flowprof, from the window before to the one behind
+    displaced_ns BIGINT        -- of it, what the targets did without: all of it where no processor was idle
 );
 
 CREATE TABLE loss (            -- everything that was not recorded, counted where it happened

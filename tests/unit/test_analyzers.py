@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from flowprof.profiler.analyzers import ANALYZERS
@@ -262,7 +263,7 @@ def test_what_only_operators_lack(tmp_path: Path, place: str) -> None:
 
 
 def test_overhead_is_found_where_it_is(tmp_path: Path) -> None:
-    spec = Synthetic(requests=20, tokens=99, jitter=0.02, slowdown=(1.0, 1.02, 1.05), graphs_per_window=5)
+    spec = Synthetic(requests=20, tokens=99, jitter=0.02, slowdown=(1.0, 1.02, 1.05), graphs_per_window=5, seed=2)
     report, _ = made(tmp_path, spec)
     overhead = report.get(Overhead)
     assert overhead and overhead.ratio and overhead.ci95
@@ -289,6 +290,36 @@ def test_overhead_that_cannot_be_measured_is_not_guessed(tmp_path: Path, spec: S
     assert overhead
     assert words in overhead.reason
     assert overhead.ratio in (None, 1.0)
+
+
+def test_what_switching_probes_and_the_recorder_cost_is_part_of_it(tmp_path: Path) -> None:
+    """The steps between a deep window and its neighbours are its own; the recorder's time widens the interval."""
+    spec = Synthetic(requests=20, tokens=99, slowdown=(1.0, 1.0, 1.0), cycle=("token", "op"), graphs_per_window=5)
+    write(str(tmp_path / "a.duckdb"), spec)
+    with duckdb.connect(str(tmp_path / "a.duckdb")) as db:
+        # each deep window loses its first and its last graph to the switching; both take 20 % longer
+        db.execute("""
+        CREATE TEMP TABLE edge AS SELECT window_id, min(end_ns) AS first_ns, max(start_ns) AS last_ns
+        FROM graph_exec WHERE level = 'op' GROUP BY window_id""")
+        db.execute("""
+        UPDATE graph_exec SET end_ns = end_ns + (end_ns - start_ns) // 5, level = 'token' FROM edge e
+        WHERE graph_exec.window_id = e.window_id AND graph_exec.level = 'op'
+          AND (graph_exec.end_ns = e.first_ns OR graph_exec.start_ns = e.last_ns)""")
+        db.execute("""
+        UPDATE probe_window SET start_ns = first_ns, end_ns = last_ns FROM edge e
+        WHERE probe_window.window_id = e.window_id AND level = 'op'""")
+        db.execute("UPDATE probe_window SET recorder_ns = 2e6, displaced_ns = 1e6")
+        (count,) = db.execute("SELECT count(*) FROM probe_window WHERE level = 'token'").fetchall()[0]
+    with Recording.open(str(tmp_path / "a.duckdb")) as recording:
+        overhead = build_report(recording).get(Overhead)
+    assert overhead and overhead.ratio and overhead.ci95 and overhead.displaced
+    (level,) = overhead.levels
+    assert level.ratio == pytest.approx(1 + 0.2 * 2 / 5, abs=0.01)
+    measured = (level.ratio - 1) * level.time_share
+    assert overhead.ratio == pytest.approx(1 + measured + overhead.displaced)
+    assert overhead.ci95[0] <= 1 + measured and overhead.ci95[1] >= overhead.ratio
+    whole_ns = count * 1e6 / overhead.displaced
+    assert overhead.recorder_share == pytest.approx(2 * 2 * count * 1e6 / whole_ns, rel=0.03), "as many deep ones"
 
 
 def windows(relative: np.ndarray, levels: list[str]) -> dict[str, np.ndarray]:

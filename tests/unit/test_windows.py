@@ -5,26 +5,55 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from flowprof.profiler.record.windows import DEEP_S, FULL_S, SHALLOW_S, Controller, Seen
+from flowprof.profiler.record.windows import DEEP_S, FIXED_SHARE, FULL_S, LEAST, SHALLOW_S, Controller, Seen
 
 Speed = Callable[[float], float]  # time (s) → slow-down of the thread level; the op level costs a third of it
 
 
 def simulate(
-    budget: float, cost: Speed, seconds: float, busy: Speed = lambda _: 1.0, stretch: float = 0.0
+    budget: float,
+    cost: Speed,
+    seconds: float,
+    busy: Speed = lambda _: 1.0,
+    stretch: float = 0.0,
+    fixed_s: float = 0.0,
+    recorder: float = 0.0,
+    seen_in_steps: bool = False,
 ) -> tuple[float, float, list[tuple[str, float]]]:
-    """Run a controller. Returns (seconds spent, busy seconds, windows). `stretch`: the shortest deep window."""
+    """Run a controller. Returns (seconds spent, busy seconds, windows).
+
+    stretch: the shortest deep window; fixed_s: what every deep window costs on top; recorder: of the time in shallow
+    windows; seen_in_steps: what deep windows cost is seen in their decode steps only, which scatter by 5 %.
+    """
+    random = np.random.default_rng(5)
     controller = Controller(("op", "thread"), budget)
     now = spent_in_all = busy_in_all = 0.0
     windows = []
+    held: Seen | None = None
     while now < seconds:
         level, length = controller.next()
         if level != "token":
             length = max(length, stretch)
         busy_s = length * busy(now)
         spent = {"token": 0.0, "op": cost(now) / 3, "thread": cost(now)}[level] * busy_s
-        controller.ended(Seen(level, busy_s, spent))
+        own = recorder * busy_s if level == "token" else fixed_s
+        if seen_in_steps:
+            steps = random.normal(0.010, 0.0005, max(int(busy_s / 0.010), 3)) * (1 + spent / busy_s)
+            switching = random.normal(0.010, 0.0005, 5 if level != "token" else 0)
+            ended = Seen(level, busy_s + switching.sum(), 0.0, recorder * busy_s if level == "token" else 0.0,
+                         steps.mean(), len(switching), switching.sum() + (own if len(switching) else 0.0))  # fmt: skip
+        else:
+            ended = Seen(level, busy_s, spent, own)
+        if level != "token":
+            held = ended  # it is accounted for when the next shallow one has ended
+        else:
+            controller.ended(ended)
+            if held:
+                controller.ended(held)
+            held = None
+        spent += own
         windows.append((level, length))
         now, spent_in_all, busy_in_all = now + length, spent_in_all + spent, busy_in_all + busy_s
     return spent_in_all, busy_in_all, windows
@@ -47,6 +76,28 @@ def test_the_budget_is_kept(target: str, budget: float) -> None:
     assert spent <= budget * busy
     deep = [level for level, _ in windows if level != "token"]
     assert len(deep) >= 2 and abs(deep.count("op") - deep.count("thread")) <= 1, "both levels take turns"
+
+
+@pytest.mark.parametrize("seen_in_steps", [False, True])
+@pytest.mark.parametrize("target", ["slow", "as expected", "fast"])
+def test_switching_probes_and_the_recorder_are_paid_for(target: str, seen_in_steps: bool) -> None:
+    spent, busy, windows = simulate(0.01, TARGETS[target], 600, fixed_s=0.012, recorder=0.003,
+                                    seen_in_steps=seen_in_steps)  # fmt: skip
+    assert 0.5 * 0.01 * busy < spent <= 0.01 * busy
+    assert sum(level != "token" for level, _ in windows) >= 4
+
+
+def test_a_recorder_that_needs_the_whole_budget_leaves_deep_windows_a_part() -> None:
+    spent, busy, _ = simulate(0.01, TARGETS["as expected"], 600, fixed_s=0.012, recorder=0.02)
+    deep = spent - 0.02 * busy
+    assert 0.5 * LEAST * 0.01 * busy < deep < 1.3 * LEAST * 0.01 * busy
+
+
+def test_windows_are_long_where_switching_is_dear() -> None:
+    cost = 0.15
+    _, _, windows = simulate(0.01, lambda _: cost, 600, fixed_s=0.02)
+    length = np.mean([length for level, length in windows if level == "thread"][3:])
+    assert 0.02 / (0.02 + cost * length) == pytest.approx(FIXED_SHARE, abs=0.05)
 
 
 def test_the_budget_is_used() -> None:

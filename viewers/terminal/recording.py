@@ -74,6 +74,8 @@ def _overhead(page: Page, report: Report) -> str:
     for level in overhead.levels:
         if level.ratio is not None:
             text += f" · {level.level} {(level.ratio - 1) * 100:+.1f} % for {percent(level.time_share)} of the time"
+    if overhead.displaced:
+        text += f" · at most {percent(overhead.displaced)} of it flowprof's own work beside the target"
     if overhead.modelled_ratio is not None:
         text += f" · modelled {(overhead.modelled_ratio - 1) * 100:.2f} % of processor time"
     return page.plain(text)
