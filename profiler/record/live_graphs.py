@@ -24,11 +24,13 @@ class LiveGraphs:
         begins = events[events["kind"] == ring.GRAPH_BEGIN]
         if not len(begins):
             return
-        newest = begins[np.argmax(begins["at_ns"])]
         if process.book.layouts is None:
+            newest = begins[np.argmax(begins["at_ns"])]
             if not process.book.resolve(int(newest["a"])) or not self._adopt_layout(process, events):
                 return
             begins = events[events["kind"] == ring.GRAPH_BEGIN]
+        if all(key == 0 or process.book.is_described(key) for key in set(begins["b"].tolist())):
+            return
         begins = begins[np.lexsort((begins["at_ns"], begins["a"]))]
         last = np.append(begins["a"][1:] != begins["a"][:-1], True)  # what was there before is there no more
         for key, cgraph in begins[last][["b", "a"]].tolist():

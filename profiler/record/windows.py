@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SHALLOW_S = 0.2  # shortest shallow window between two deep ones; FULL_S is the longest
+SHALLOW_S = (0.2, 2.5)  # shortest and longest shallow window: the shortest lies between two deep ones
 DEEP_S = (0.1, 1.0)  # shortest and longest deep window, before it is stretched to hold one whole graph
 LONGEST_S = 20.0  # a deep window waits at most so long for its first whole graph
-FULL_S = 1.0
+FULL_S = 1.0  # every window, where their levels do not take turns
 INITIAL_CREDIT_S = 4.0  # the account opens with what this many busy seconds would earn
 PRIOR_SLOWDOWN = {"op": 0.05, "thread": 0.15}  # what a level costs per busy second until it has been seen
 PRIOR_FIXED_S = 0.008  # what a window costs whatever its length, likewise
@@ -110,7 +110,7 @@ class Controller:
     def _saving_s(self, price: _Price) -> float:
         """How long a shallow window lasts: until the next deep one can be paid for. Every window's end is work."""
         missing_s = price.whole_s - self.credit_s
-        return min(max(SHALLOW_S, missing_s / self._income), FULL_S) if self._income else FULL_S
+        return min(max(SHALLOW_S[0], missing_s / self._income), SHALLOW_S[1]) if self._income else SHALLOW_S[1]
 
     def ended(self, seen: Seen) -> None:
         """Account for a window: for a deep one after the shallow one that follows it, which it is compared with."""

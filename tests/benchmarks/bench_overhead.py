@@ -1,7 +1,7 @@
 """How much slower the target becomes: decode time with flowprof attached against the time without, and what flowprof
 says of itself.
 
-    python tests/benchmarks/bench_overhead.py [--model dense-150m] [--rounds 9] [--seconds 2]
+    python tests/benchmarks/bench_overhead.py [--model dense-150m] [--mode default] [--rounds 9] [--seconds 4]
 
 One server lives through the whole comparison. Periods with and without flowprof alternate, modes in random order:
 
@@ -12,7 +12,7 @@ the server's own `predicted_ms` over whole requests of one and the same length, 
 work at the same positions of the context, nothing straddles a period, and the client sleeps meanwhile (reading a
 stream would cost a tenth of a core of the two that the engine needs, and a long generation slows down by half as its
 context grows). It is a mean, not a median: under a budget the cost lies in few short windows, which a median would
-not see. Starting, the first second (which spends the opening credit of the budget) and stopping lie outside.
+not see. Starting, the first seconds (which spend the opening credit of the budget) and stopping lie outside.
 
 The ratio of a period is taken against the mean of the two bare periods around it, so a drift cancels out. The result
 is the trimmed mean of the log ratios with a bootstrap 95 % interval. Pairs in whose time other processes or the
@@ -45,13 +45,14 @@ from row import Row, bootstrap
 
 FLOWPROF = (sys.executable, "-m", "flowprof.profiler.cli")
 TICKS = os.sysconf("SC_CLK_TCK")
-SETTLE_S = 1.0  # attached, but not measured: layouts, the cost of a hit, the budget's opening credit
+SETTLE_S = 6.0  # attached, but not measured: layouts, the cost of a hit, the budget's opening credit
 FOREIGN = 0.04  # of one processor, taken by others: the pair is spoiled
-LONGEST_S = 220.0  # no further round after this, per model: on a slow or busy machine there are fewer pairs
+LONGEST_S = 600.0  # no further round after this, per model: on a slow or busy machine there are fewer pairs
 STEADY_S = 5  # attached, until the opening credit is spent and nothing of the start is left to do
 STATED_S = 20  # from then on: the recordings whose own statement and processor time are shown
+DEFAULT = "default (budget 1 %)"
 MODES: dict[str, tuple[str, ...]] = {
-    "default (budget 1 %)": (),
+    DEFAULT: (),
     "token level": ("--full", "--levels", "token,graph"),
     "token level and scheduler": ("--full", "--levels", "token,graph,sched"),
     "op level, --full": ("--full", "--levels", "token,graph,op"),
@@ -85,11 +86,13 @@ class Mode:
     stepped_ns: list[float] = field(default_factory=list)
 
 
-def measured(models: tuple[str, ...] = tuple(LIMITS), rounds: int = 9, seconds: float = 2.0) -> Iterator[Row]:
+def measured(
+    models: tuple[str, ...] = tuple(LIMITS), rounds: int = 9, seconds: float = 4.0, modes: tuple[str, ...] = tuple(MODES)
+) -> Iterator[Row]:
     """The rows, model by model."""
     for kind in models:
         with llama_server.start(synthetic_model.write(kind)) as server:
-            yield from Comparison(server, kind, seconds).rows(rounds)
+            yield from Comparison(server, kind, seconds).rows(rounds, modes)
 
 
 class Comparison:
@@ -105,20 +108,23 @@ class Comparison:
         self._requests = max(2, round(seconds / (one * (self._tokens - 1) / 1000)))
         self._speed = 1000 / one
 
-    def rows(self, rounds: int) -> Iterator[Row]:
-        modes = {name: Mode() for name in MODES}
+    def rows(self, rounds: int, names: tuple[str, ...]) -> Iterator[Row]:
+        modes = {name: Mode() for name in names}
         before = self._bare()
         began = time.monotonic()
         for done in range(rounds):
             if done and (time.monotonic() - began) * (done + 1) / done > LONGEST_S:
                 break
-            for name in self._random.sample(list(MODES), len(MODES)):
+            for name in self._random.sample(names, len(names)):
                 before = self._pair(name, modes[name], before)
         where = f"{self._kind}, {self._speed:.0f} tokens/s"
+        limits = dict(zip(MODES, LIMITS[self._kind], strict=True))
+        for name, mode in modes.items():
+            yield ratio_row(f"overhead, {name}, {where}", mode, limits[name])
+        default = modes.get(DEFAULT)
+        if default is None:
+            return
         stated, full = self._steady(), self._steady("--full")
-        for (name, mode), limit in zip(modes.items(), LIMITS[self._kind], strict=True):
-            yield ratio_row(f"overhead, {name}, {where}", mode, limit)
-        default = modes["default (budget 1 %)"]
         yield stated_row(f"the recording's own figure, default, {where}", stated, default)
         yield Row(f"recorder's processor time, default, {where}", 100 * median(default.recorder), "% of a core", 2,
                   note=", ".join(f"{n.split(',')[0]} {100 * median(m.recorder):.1f} %" for n, m in modes.items()
@@ -289,10 +295,12 @@ def machine_seconds() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=LIMITS, action="append")
+    parser.add_argument("--mode", action="append", metavar="WORD", help="only modes that begin with it")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a period (default: 2)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a period (default: 4)")
     asked = parser.parse_args()
-    for row in measured(tuple(asked.model or LIMITS), asked.rounds, asked.seconds):
+    modes = tuple(name for name in MODES if not asked.mode or name.startswith(tuple(asked.mode)))
+    for row in measured(tuple(asked.model or LIMITS), asked.rounds, asked.seconds, modes):
         print(row)
 
 

@@ -117,7 +117,7 @@ def test_deep_windows_have_shallow_neighbours() -> None:
     levels = [level for level, _ in windows]
     assert all("token" in pair for pair in itertools.pairwise(levels))
     assert levels[0] == "token"
-    assert all(SHALLOW_S <= length <= FULL_S for level, length in windows if level == "token")
+    assert all(SHALLOW_S[0] <= length <= SHALLOW_S[1] for level, length in windows if level == "token")
     assert all(DEEP_S[0] <= length <= DEEP_S[1] for level, length in windows if level != "token")
 
 
@@ -162,7 +162,7 @@ def test_without_levels_there_is_only_the_token_level(budget: float | None) -> N
 
 def test_a_shallow_window_lasts_until_the_next_deep_one_can_be_paid_for() -> None:
     controller = Controller(("op",), 0.01)
-    assert controller.next() == ("token", SHALLOW_S), "the opening credit pays for a deep one right behind it"
+    assert controller.next() == ("token", SHALLOW_S[0]), "the opening credit pays for a deep one right behind it"
     for _ in range(12):
         controller.ended(Seen("op", 0.5, 0.5 * 0.4))
-    assert controller.next() == ("token", FULL_S), "far in debt"
+    assert controller.next() == ("token", SHALLOW_S[1]), "far in debt"
