@@ -123,7 +123,7 @@ def read_graph(
 def read_again(
     memory: Memory, cgraph_address: int, layouts: Layouts, expected_uid: int | None, earlier: Iterable[LiveGraph]
 ) -> LiveGraph | None:
-    """That of some earlier graphs which the one at `cgraph_address` equals, in content and in place; None: none of them.
+    """The one of some earlier graphs that the graph at `cgraph_address` equals, in content and place; None: none does.
 
     Engines build the same graph in the same memory at every request: this takes a fifth of the time of reading it as
     if it were new, and what equals a whole graph was not read while it was rebuilt.
@@ -150,7 +150,7 @@ def read_again(
 
 @functools.lru_cache(maxsize=4)
 def _compared(layout: np.dtype[np.void]) -> npt.NDArray[np.uint8]:
-    """The bytes of a tensor that a description is made of, as a mask: fields that it has none of say where data lies."""
+    """The bytes of a tensor that a description is made of, as a mask; the others say where its data lies."""
     mask = np.zeros(layout.itemsize, np.uint8)
     for name, (field, offset, *_) in (layout.fields or {}).items():
         if name not in PLACES:

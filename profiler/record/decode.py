@@ -315,8 +315,8 @@ def _account(
         since[number] = windows[number - 1].end_ns or since[number]
     payer = np.clip(np.searchsorted(since, begin, "right") - 1, 0, len(windows) - 1)
     following = np.minimum(payer + 1, len(windows) - 1)
-    payer = np.where(~deep[payer] & deep[following] & (end > since[following]), following, payer)
-    for number, graph, b, e, level in zip(payer, graphs, begin.tolist(), end.tolist(), levels, strict=True):
+    payers: list[int] = np.where(~deep[payer] & deep[following] & (end > since[following]), following, payer).tolist()
+    for number, graph, b, e, level in zip(payers, graphs, begin.tolist(), end.tolist(), levels, strict=True):
         window = windows[number]
         if e < 0:
             continue

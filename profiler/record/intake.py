@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
@@ -191,12 +192,17 @@ class Intake:
         self._session.recording.set_meta("rung", f"{rungs}; but the self-check failed in {pid}: graph level only")
 
 
+@functools.cache
+def _is_one_of(kinds: tuple[int, ...]) -> np.ndarray:
+    """For every number that a kind may be: whether it is one of these."""
+    table = np.zeros(1 << 16, bool)
+    table[list(kinds)] = True
+    return table
+
+
 def _parted(events: np.ndarray, kinds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The events of these kinds, and the others; the same array where there is nothing to part."""
-    kind = np.ascontiguousarray(events["kind"])  # an event is a cache line: go over it once
-    which = np.zeros(len(events), bool)
-    for one in kinds:
-        which |= kind == one
+    which = _is_one_of(kinds)[events["kind"]]
     if not which.any():
         return events[:0], events
     return events[which], events[~which]

@@ -9,11 +9,11 @@ import numpy as np
 from flowprof.profiler.kernel_side.probes_in_place import DEEP
 from flowprof.profiler.machine import kernel
 from flowprof.profiler.planning.plan import CALL_ENGINES
+from flowprof.profiler.planning.probe_cost import CostClass
 from flowprof.profiler.record.decode import Window
 from flowprof.profiler.record.intake import Intake
 from flowprof.profiler.record.session import Session, now_ns
 from flowprof.profiler.record.windows import LONGEST_S, Controller, Seen
-from flowprof.profiler.resources.sites import LEVEL as RESOURCE_LEVEL
 
 ENOUGH = 8  # whole graphs in a window: that the one which runs is lost, too, hardly matters
 MIN_STEPS = 3  # decode steps before a window's speed says anything
@@ -48,9 +48,7 @@ class ProbeWindows:
         """Open a window of `level`, behind the last one."""
         session = self._session
         windows = session.windows
-        self._hits = session.probes.site_hits(
-            len(session.sites) + 1
-        )  # those while probes are attached are paid for, too
+        self._hits = session.probes.site_hits(session.next_site())  # those while probes are attached are paid for, too
         self._intake.op_events = 0
         if level != "token" and (not windows or windows[-1].level != level):
             trusted = [p for p in session.processes.values() if p.ended_ns is None and not p.distrusted]
@@ -90,7 +88,7 @@ class ProbeWindows:
         self._close()
         calling_s, hits_s = self._calling_s(window), self._hits_s(window)
         if window.level == "token":
-            controller.ended(self._seen(window, calling_s, 0.0))
+            controller.ended(self._seen(window, calling_s, hits_s))
             if self._deep:
                 controller.ended(self._seen(*self._deep))
             self._deep = None
@@ -178,29 +176,32 @@ class ProbeWindows:
         self._count(window)
 
     def _count(self, window: Window) -> None:
-        window.hits = int(self._hits_since().sum())
+        delta = self._hits_since()
+        window.hits = int(delta.sum() - delta[list(self._session.sched_sites.values())].sum())
         window.drops = self._session.probes.rings.drops - window.drops_before
 
     def _hits_since(self) -> np.ndarray:
         """Hits per site in this window; sites of libraries that were loaded in it had none before."""
-        hits = self._session.probes.site_hits(len(self._session.sites) + 1)
+        hits = self._session.probes.site_hits(self._session.next_site())
         hits[: len(self._hits)] -= self._hits
         return hits
 
     def _hits_s(self, window: Window) -> float:
-        """Seconds that the window's probe hits took: from each thread of ggml's pool, from one thread that calls.
+        """Seconds that the window's hits took: those of operators from each thread of ggml's pool, others from one.
 
-        Whose time the events of resources take is not known either: all of one thread's.
+        Whose time the events of resources and of the scheduler take is not known: all of one thread's. One of the
+        scheduler's counts as an emulated hit.
         """
         session = self._session
         delta = self._hits_since()
-        pool = calling = 0.0
+        pool = 0.0
+        single = float(delta[list(session.sched_sites.values())].sum()) * session.cost_ns.get(CostClass.EMULATED, 0.0)
         op_hits = 0
         for site in session.sites:
             if site.site_id < len(delta):
                 spent = float(delta[site.site_id]) * (session.hit_cost_ns(site) or 0.0)
-                if site.engine in CALL_ENGINES or site.level == RESOURCE_LEVEL:
-                    calling += spent
+                if site.engine in CALL_ENGINES or site.level not in DEEP["thread"]:
+                    single += spent
                     continue
                 pool += spent
                 op_hits += int(delta[site.site_id]) if site.level == "op" else 0
@@ -209,7 +210,7 @@ class ProbeWindows:
             self._threads = float(known)
         elif window.level == "op" and self._intake.op_events:
             self._threads = max(1.0, op_hits / self._intake.op_events)
-        return (pool / max(self._threads, 1.0) + calling) / 1e9
+        return (pool / max(self._threads, 1.0) + single) / 1e9
 
 
 def _idle_s() -> float:

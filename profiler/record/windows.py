@@ -5,11 +5,11 @@ threads), the placing and taking off of its probes, and the recorder's work on w
 idle. The first grows with the window's length, the others hardly: so short windows are dear. A window lasts as long as
 makes the fixed part a quarter of its price (within DEEP_S).
 
-The controller keeps an account. Every second in which graphs run earns `budget` seconds less the recorder's own
-processor time in shallow (token) windows, which no window can do without; every deep window spends what its hits and
-the recorder's work cost, or what its decode steps, and those while probes were switched, were slower by than those of
-shallow windows, whichever is more. A deep window opens when the account covers its price, so a slow target (few
-operators a second) is looked at deeply half of the time, a fast one rarely, and a target whose speed changes is
+The controller keeps an account. Every second in which graphs run earns `budget` seconds less what shallow (token)
+windows cost, which is always there: few hits, and the recorder's own processor time. Every deep window spends what its
+hits and the recorder's work cost, or what its decode steps, and those while probes were switched, were slower by than
+those of shallow windows, whichever is more. A deep window opens when the account covers its price, so a slow target
+(few operators a second) is looked at deeply half of the time, a fast one rarely, and a target whose speed changes is
 followed. Deep and shallow windows alternate, so that the recording's own slow-down can be measured from neighbours.
 
 Without a budget (`--full`) the deepest level stays on and windows are mere bookkeeping.
@@ -27,7 +27,7 @@ INITIAL_CREDIT_S = 4.0  # the account opens with what this many busy seconds wou
 PRIOR_SLOWDOWN = {"op": 0.05, "thread": 0.15}  # what a level costs per busy second until it has been seen
 PRIOR_FIXED_S = 0.008  # what a window costs whatever its length, likewise
 FIXED_SHARE = 0.25  # of a window's price, in what is fixed
-MARGIN = 0.85  # part of the budget that is spent: the cost of a hit is itself an estimate
+MARGIN = 0.8  # part of the budget that is spent: the cost of a hit is itself an estimate
 LEAST = 0.25  # part of the budget that deep windows get, whatever the recorder itself needs
 NEW = 0.25  # weight of the latest window in an average over the last few: one says little
 NEIGHBOUR = 0.5  # weight of the latest shallow window: steps become slower as contexts grow
@@ -118,7 +118,7 @@ class Controller:
             return
         earned_s = self.budget * MARGIN * seen.busy_s
         if seen.level not in self._prices:
-            earned_s = max(earned_s - seen.recorder_s, LEAST * self.budget * seen.busy_s)
+            earned_s = max(earned_s - seen.hits_s - seen.recorder_s, LEAST * self.budget * seen.busy_s)
             if seen.busy_s > 0.01:
                 self._income += NEW * (earned_s / seen.busy_s - self._income)
             if seen.step_s is not None:

@@ -87,7 +87,10 @@ class Mode:
 
 
 def measured(
-    models: tuple[str, ...] = tuple(LIMITS), rounds: int = 9, seconds: float = 4.0, modes: tuple[str, ...] = tuple(MODES)
+    models: tuple[str, ...] = tuple(LIMITS),
+    rounds: int = 9,
+    seconds: float = 4.0,
+    modes: tuple[str, ...] = tuple(MODES),
 ) -> Iterator[Row]:
     """The rows, model by model."""
     for kind in models:

@@ -71,11 +71,12 @@ def _overhead(page: Page, report: Report) -> str:
         text += f" of decode, from {overhead.windows} windows"
     elif overhead.ratio is not None:
         text = overhead.reason
-    for level in overhead.levels:
-        if level.ratio is not None:
-            text += f" · {level.level} {(level.ratio - 1) * 100:+.1f} % for {percent(level.time_share)} of the time"
+    known = [level for level in overhead.levels if level.ratio is not None]
+    for at, level in enumerate(known):
+        text += f"{', ' if at else ' · '}{level.level} {((level.ratio or 1) - 1) * 100:+.1f} % for "
+        text += percent(level.time_share) + ("" if at else " of the time")
     if overhead.displaced:
-        text += f" · at most {percent(overhead.displaced)} of it flowprof's own work beside the target"
+        text += f" · flowprof's own work up to {percent(overhead.displaced)}"
     if overhead.modelled_ratio is not None:
         text += f" · modelled {(overhead.modelled_ratio - 1) * 100:.2f} % of processor time"
     return page.plain(text)
