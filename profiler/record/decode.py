@@ -309,15 +309,16 @@ def _account(
     levels: NDArray[np.object_],
 ) -> None:
     """To which windows the executions' time is booked: what ran while probes were placed or taken off, to those."""
-    since = np.array([w.start_ns for w in windows])
     deep = np.array([w.level != "token" for w in windows])
-    for number in np.flatnonzero(deep[1:]) + 1:
-        since[number] = windows[number - 1].end_ns or since[number]
+    since = np.array([
+        w.start_ns if w.level == "token" or at == 0 else windows[at - 1].end_ns or w.start_ns
+        for at, w in enumerate(windows)
+    ])  # fmt: skip
     payer = np.clip(np.searchsorted(since, begin, "right") - 1, 0, len(windows) - 1)
     following = np.minimum(payer + 1, len(windows) - 1)
     payers: list[int] = np.where(~deep[payer] & deep[following] & (end > since[following]), following, payer).tolist()
-    for number, graph, b, e, level in zip(payers, graphs, begin.tolist(), end.tolist(), levels, strict=True):
-        window = windows[number]
+    for at, graph, b, e, level in zip(payers, graphs, begin.tolist(), end.tolist(), levels, strict=True):
+        window = windows[at]
         if e < 0:
             continue
         window.busy_ns += e - b

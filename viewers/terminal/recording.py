@@ -68,17 +68,17 @@ def _overhead(page: Page, report: Report) -> str:
         return page.plain(clean(report.section("overhead").reason))
     text = slowdown(overhead.ratio, overhead.ci95) if overhead.ratio is not None else overhead.reason
     if overhead.ratio is not None and overhead.windows:
-        text += f" of decode, from {overhead.windows} windows"
+        text += f" of decode, {overhead.windows} windows"
     elif overhead.ratio is not None:
         text = overhead.reason
     known = [level for level in overhead.levels if level.ratio is not None]
     for at, level in enumerate(known):
-        text += f"{', ' if at else ' · '}{level.level} {((level.ratio or 1) - 1) * 100:+.1f} % for "
-        text += percent(level.time_share) + ("" if at else " of the time")
+        text += f"{', ' if at else ' · '}{level.level} {((level.ratio or 1) - 1) * 100:+.1f} % in "
+        text += percent(level.time_share) + ("" if at else " of it")
     if overhead.displaced:
         text += f" · flowprof's own work up to {percent(overhead.displaced)}"
     if overhead.modelled_ratio is not None:
-        text += f" · modelled {(overhead.modelled_ratio - 1) * 100:.2f} % of processor time"
+        text += f" · modelled {(overhead.modelled_ratio - 1) * 100:.2f} % of CPU time"
     return page.plain(text)
 
 
