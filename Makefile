@@ -55,7 +55,7 @@ build/lint/flowprof:
 format: $(STAMPS)/develop ## let ruff format the sources
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(STAMPS)/develop ## the benchmark table of the README (root, idle machine, half an hour; BENCH=ring: a part)
+bench: $(STAMPS)/develop ## the benchmark table of the README (root, idle machine, an hour; BENCH=ring: a part)
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
 clean: ## remove what make built here (the model cache in ~/.cache/flowprof stays)

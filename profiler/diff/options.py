@@ -1,4 +1,6 @@
-"""The target's command line, option by option: what differs, by the option's long name.
+"""The targets' command lines, option by option: what differs, by the option's long name.
+
+Where several processes were recorded, an option's values are those of all that ran graphs: whose is which is not told.
 
 llama.cpp's short names are known (-t, -c, -ub …), and its own spellings of one option are one. An option that only one
 side was given differs from "not given", which is whatever the engine's default is. Options that only name a place
@@ -14,9 +16,10 @@ from flowprof.profiler.diff import known
 from flowprof.profiler.diff.result import Difference
 from flowprof.profiler.store import Recording
 
-COMMAND_SQL = """
-SELECT coalesce(cmdline, '') FROM process
-ORDER BY (SELECT count(*) FROM graph_exec e WHERE e.pid = process.pid) DESC, started_ns, pid LIMIT 1
+COMMANDS_SQL = """
+SELECT DISTINCT cmdline FROM process
+WHERE coalesce(cmdline, '') <> '' AND (pid IN (SELECT pid FROM graph_exec) OR NOT EXISTS (FROM graph_exec))
+ORDER BY cmdline
 """
 MOST = 40  # options of a command line, and differences that are told
 MAX_VALUE = 120  # signs of a value
@@ -44,10 +47,10 @@ _MODEL = ("model", "hf-repo", "hf-file", "model-url")  # what it is says more th
 
 def differences(sides: known.Sides) -> list[Difference]:
     """One for each option that differs; one that says "same" or "unknown" where none does."""
-    lines = known.each(sides, _command)
-    if not any(lines[0]) or not any(lines[1]):
-        return [known.words("options", lines, 0.0, "")]
-    given_a, given_b = ([parsed(line) for line in side if line] for side in lines)
+    lines_a, lines_b = ([line for one in side for line in one] for side in known.each(sides, _commands))
+    if not lines_a or not lines_b:
+        return [known.words("options", (lines_a, lines_b), 0.0, "")]
+    given_a, given_b = ([parsed(line) for line in side] for side in (lines_a, lines_b))
     names = list(dict.fromkeys(name for one in (*given_a, *given_b) for name in one))
     found = []
     for name in names:
@@ -80,6 +83,5 @@ def parsed(line: str) -> Mapping[str, str]:
     return {name: found[name] for name in told[:MOST]}
 
 
-def _command(recording: Recording) -> str:
-    rows = recording.rows(COMMAND_SQL)
-    return str(rows[0][0]) if rows else ""
+def _commands(recording: Recording) -> list[str]:
+    return [str(line) for (line,) in recording.rows(COMMANDS_SQL)]

@@ -125,8 +125,8 @@ def read_again(
 ) -> LiveGraph | None:
     """The one of some earlier graphs that the graph at `cgraph_address` equals, in content and place; None: none does.
 
-    Engines build the same graph in the same memory at every request: this takes a fifth of the time of reading it as
-    if it were new, and what equals a whole graph was not read while it was rebuilt.
+    Engines build the same graph in the same memory at every request: this takes a quarter of the time of reading it as
+    if it were new.
 
     Raises GraphChanged (retry), MemoryGone, PermissionDeniedError.
     """
@@ -139,6 +139,8 @@ def read_again(
         if not there:
             return None
         rows = _tensors(memory, nodes, layouts.tensor)
+        if memory.read(cgraph_address, layouts.graph.extent) != header:
+            raise GraphChanged(f"the graph at 0x{cgraph_address:x} was rebuilt while it was read")
     except Unreadable as error:
         raise GraphChanged(f"the graph at 0x{cgraph_address:x} vanished while it was read: {error.message}") from error
     asked = _compared(rows.dtype)

@@ -1,11 +1,13 @@
 """How much slower the target becomes: decode time with flowprof attached against the time without, and what flowprof
 says of itself.
 
-    python tests/benchmarks/bench_overhead.py [--model dense-150m] [--mode default] [--rounds 9] [--seconds 4]
+    python tests/benchmarks/bench_overhead.py [--model dense-150m] [--mode default] [--rounds 9] [--seconds 3]
 
 One server lives through the whole comparison. Periods with and without flowprof alternate, modes in random order:
 
     bare  mode C  bare  mode A  bare  mode D  bare  mode B  bare  …
+
+The default mode, whose price comes in deep windows seconds apart, has a comparison and longer periods of its own.
 
 flowprof runs in a process of its own, started anew for every period. A period's figure is decode time per token:
 the server's own `predicted_ms` over whole requests of one and the same length, so every period does exactly the same
@@ -45,9 +47,11 @@ from row import Row, bootstrap
 
 FLOWPROF = (sys.executable, "-m", "flowprof.profiler.cli")
 TICKS = os.sysconf("SC_CLK_TCK")
-SETTLE_S = 6.0  # attached, but not measured: layouts, the cost of a hit, the budget's opening credit
+SETTLE_S = {True: 6.0, False: 2.0}  # attached, but not measured: layouts, the cost of a hit, the first batch of rows
+# and, by default, the budget's opening credit
+PERIOD_S = {True: 15.0, False: 3.0}  # by default, in other modes
 FOREIGN = 0.04  # of one processor, taken by others: the pair is spoiled
-LONGEST_S = 600.0  # no further round after this, per model: on a slow or busy machine there are fewer pairs
+LONGEST_S = 320.0  # no further round after this, per comparison: on a slow or busy machine there are fewer pairs
 STEADY_S = 5  # attached, until the opening credit is spent and nothing of the start is left to do
 STATED_S = 20  # from then on: the recordings whose own statement and processor time are shown
 DEFAULT = "default (budget 1 %)"
@@ -89,10 +93,10 @@ class Mode:
 def measured(
     models: tuple[str, ...] = tuple(LIMITS),
     rounds: int = 9,
-    seconds: float = 4.0,
+    seconds: float | None = None,
     modes: tuple[str, ...] = tuple(MODES),
 ) -> Iterator[Row]:
-    """The rows, model by model."""
+    """The rows, model by model. seconds: length of a period (default: PERIOD_S)."""
     for kind in models:
         with llama_server.start(synthetic_model.write(kind)) as server:
             yield from Comparison(server, kind, seconds).rows(rounds, modes)
@@ -101,25 +105,23 @@ def measured(
 class Comparison:
     """One server, and everything that is measured on it."""
 
-    def __init__(self, server: llama_server.RunningServer, kind: str, seconds: float) -> None:
+    def __init__(self, server: llama_server.RunningServer, kind: str, seconds: float | None) -> None:
         self._server, self._kind, self._tokens = server, kind, TOKENS[kind]
         self._random = random.Random(1)
         self._folder = tempfile.TemporaryDirectory(prefix="flowprof-bench-")
         self._path = Path(self._folder.name) / "period.duckdb"
         self._request(3)
         one = median(self._request(5))
-        self._requests = max(2, round(seconds / (one * (self._tokens - 1) / 1000)))
+        self._requests = {
+            default: max(2, round((seconds or of_mode) / (one * (self._tokens - 1) / 1000)))
+            for default, of_mode in PERIOD_S.items()
+        }
         self._speed = 1000 / one
 
     def rows(self, rounds: int, names: tuple[str, ...]) -> Iterator[Row]:
         modes = {name: Mode() for name in names}
-        before = self._bare()
-        began = time.monotonic()
-        for done in range(rounds):
-            if done and (time.monotonic() - began) * (done + 1) / done > LONGEST_S:
-                break
-            for name in self._random.sample(names, len(names)):
-                before = self._pair(name, modes[name], before)
+        for together in [name for name in names if name == DEFAULT], [name for name in names if name != DEFAULT]:
+            self._compare(together, modes, rounds)
         where = f"{self._kind}, {self._speed:.0f} tokens/s"
         limits = dict(zip(MODES, LIMITS[self._kind], strict=True))
         for name, mode in modes.items():
@@ -131,7 +133,7 @@ class Comparison:
         yield stated_row(f"the recording's own figure, default, {where}", stated, default)
         yield Row(f"recorder's processor time, default, {where}", 100 * median(default.recorder), "% of a core", 2,
                   note=", ".join(f"{n.split(',')[0]} {100 * median(m.recorder):.1f} %" for n, m in modes.items()
-                                 if m is not default) + ": from the second second on")  # fmt: skip
+                                 if m is not default) + ": from some seconds on")  # fmt: skip
         for name, said, limit in (("default", stated, 2.0), ("--full", full, None)):
             yield Row(f"recorder's processor time, steady, {name}, {where}", said["recorder"], "% of a core", limit,
                       note=f"{said['seconds']:.0f} s, from {STEADY_S} s on")  # fmt: skip
@@ -148,24 +150,35 @@ class Comparison:
 
     # ------------------------------------------------------------------ periods
 
+    def _compare(self, names: list[str], modes: dict[str, Mode], rounds: int) -> None:
+        if not names:
+            return
+        before = self._bare(DEFAULT in names)
+        began = time.monotonic()
+        for done in range(rounds):
+            if done and (time.monotonic() - began) * (done + 1) / done > LONGEST_S:
+                break
+            for name in self._random.sample(names, len(names)):
+                before = self._pair(name, modes[name], before)
+
     def _pair(self, name: str, mode: Mode, before: Period) -> Period:
         """Attached, then bare again; returns the bare period, for the next pair."""
         attached = self._attached(name, mode)
-        after = self._bare()
+        after = self._bare(name == DEFAULT)
         foreign = max(before.foreign, attached.foreign, after.foreign)
         ratio = math.log(attached.ms_per_token * 2 / (before.ms_per_token + after.ms_per_token))
         (mode.ratios if foreign <= FOREIGN else mode.spoiled).append(ratio)
         mode.recorder.append(attached.recorder)
         return after
 
-    def _bare(self) -> Period:
+    def _bare(self, default: bool) -> Period:
         self._request(1)
-        return self._period()
+        return self._period(default)
 
     def _attached(self, name: str, mode: Mode) -> Period:
-        flowprof = self._attach(*MODES[name])
+        flowprof = self._attach(SETTLE_S[name == DEFAULT], *MODES[name])
         try:
-            period = self._period(flowprof.pid)
+            period = self._period(name == DEFAULT, flowprof.pid)
         finally:
             end(flowprof)
         said = json.loads(subprocess.run(
@@ -178,7 +191,7 @@ class Comparison:
         mode.stepped_ns.append(float(facts["cost_stepped_ns"]))
         return period
 
-    def _attach(self, *flags: str) -> subprocess.Popen[bytes]:
+    def _attach(self, settle_s: float, *flags: str) -> subprocess.Popen[bytes]:
         """flowprof, attached and settled: until then the server decodes, as flowprof waits for graphs."""
         command = [*FLOWPROF, "attach", str(self._server.pid), "-q", "-f", "-o", str(self._path), *flags]
         flowprof = subprocess.Popen(command)
@@ -187,15 +200,15 @@ class Comparison:
             if flowprof.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"flowprof attach did not attach ({flowprof.poll()})")
             load.request(self._server.url, n_predict=8, prompt_tokens=4)
-        settled = time.monotonic() + SETTLE_S
+        settled = time.monotonic() + settle_s
         while time.monotonic() < settled:
             self._request(1)
         return flowprof
 
-    def _period(self, flowprof: int | None = None) -> Period:
+    def _period(self, default: bool, flowprof: int | None = None) -> Period:
         ours = [self._server.pid, os.getpid(), *([flowprof] if flowprof else [])]
         began, busy, used = time.monotonic(), machine_seconds(), [process_seconds(pid) for pid in ours]
-        cost = self._request(self._requests)
+        cost = self._request(self._requests[default])
         wall = time.monotonic() - began
         gained = [process_seconds(pid) - before for pid, before in zip(ours, used, strict=True)]
         foreign = (machine_seconds() - busy - sum(gained)) / wall
@@ -211,9 +224,8 @@ class Comparison:
 
     def _steady(self, *flags: str) -> dict[str, Any]:
         """A longer recording: its own statement, the recorder's memory, and its share of a core (%) once settled."""
-        flowprof = self._attach(*flags)
+        flowprof = self._attach(STEADY_S, *flags)
         try:
-            self._request_for(STEADY_S)
             began, used = time.monotonic(), process_seconds(flowprof.pid)
             self._request_for(STATED_S)
             seconds = time.monotonic() - began
@@ -300,7 +312,7 @@ def main() -> None:
     parser.add_argument("--model", choices=LIMITS, action="append")
     parser.add_argument("--mode", action="append", metavar="WORD", help="only modes that begin with it")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a period (default: 4)")
+    parser.add_argument("--seconds", type=float, help="length of a period (default: 15 in the default mode, else 3)")
     asked = parser.parse_args()
     modes = tuple(name for name in MODES if not asked.mode or name.startswith(tuple(asked.mode)))
     for row in measured(tuple(asked.model or LIMITS), asked.rounds, asked.seconds, modes):

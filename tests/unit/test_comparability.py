@@ -104,6 +104,10 @@ CHANGES = {
     "ceiling of arithmetic": ("UPDATE ceiling SET value = value * 1.2 WHERE dtype = 'f32';", "ceiling of arithmetic",
                               "200 GFLOP/s", "240 GFLOP/s", "comparable"),
     "option": (command("llama-server -m model.gguf -ub 256"), "--ubatch-size", "not given", "256", "comparable"),
+    "option of a second process": (
+        "INSERT INTO process (pid, cmdline) VALUES (9, 'llama-server -ub 256'); INSERT INTO graph_exec "
+        "SELECT * REPLACE (exec_id + 100000 AS exec_id, 9 AS pid) FROM graph_exec WHERE level = 'token' LIMIT 1;",
+        "--ubatch-size", "not given", "256 or not given", "comparable per token"),
     "levels": (meta("full", "yes"), "probe levels", "token,op,thread (budget 0.01)", "token,op,thread (always)",
                "comparable"),
     "import": (meta("imported_from", "Kineto"), "recorded by", "flowprof", "import from Kineto", "comparable"),

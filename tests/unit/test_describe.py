@@ -1,7 +1,7 @@
 """Descriptions of graphs whose truth is known: nodes, sources, phases, the model; of graphs that change meanwhile."""
 
 import pytest
-from flowprof.profiler.ggml.describe import GraphChanged, phase_of, read_graph
+from flowprof.profiler.ggml.describe import GraphChanged, phase_of, read_again, read_graph
 from flowprof.profiler.ggml.describe import describe as described
 from flowprof.profiler.ggml.layout_check import MAX_NODES
 from flowprof.profiler.ggml.layout_table import KNOWN
@@ -205,3 +205,51 @@ def test_a_rebuilt_graph_is_known_by_its_content():
     rebuild_tensor(built, 0)
     assert content(built) != content(transformer(TODAY))
     assert content(transformer(TODAY, layers=5)) != content(transformer(TODAY))
+
+
+def test_a_graph_that_is_built_again_in_its_place_is_the_earlier_one():
+    built, other = transformer(TODAY), transformer(TODAY, layers=5)
+    first, longer = (read_graph(graph.memory, graph.close(uid=1), TODAY, NAMES) for graph in (built, other))
+    address = built.close(uid=2)
+    assert read_again(built.memory, address, TODAY, 2, [longer, first]) is first
+    assert read_again(built.memory, address, TODAY, None, [longer]) is None
+    with pytest.raises(GraphChanged, match="another one"):
+        read_again(built.memory, address, TODAY, 3, [first])
+    built.number(built.nodes[3] + TODAY.tensor.data, 0xABC)
+    assert read_again(built.memory, address, TODAY, 2, [first]) is first, "where data lies makes no other graph"
+
+
+@pytest.mark.parametrize("member", ["op", "type", "ne", "nb", "src", "name"])
+def test_a_graph_that_is_another_in_the_same_place_is_not_taken_for_the_earlier_one(member):
+    built = transformer(TODAY)
+    first = read_graph(built.memory, built.close(uid=1), TODAY, NAMES)
+    built.number(built.nodes[3] + getattr(TODAY.tensor, member), 2, 4)
+    assert read_again(built.memory, built.close(uid=2), TODAY, 2, [first]) is None
+
+
+@pytest.mark.parametrize("change", [rebuild_uid, truncate])
+def test_a_known_graph_that_changes_while_it_is_read(change):
+    built = transformer(TODAY)
+    address = built.close(uid=1)
+    first = read_graph(built.memory, address, TODAY, NAMES)
+    reads = built.memory.read_rows
+    seen = []
+
+    def read_rows(addresses, size):
+        seen.append(size)
+        if len(addresses) > 1:  # the nodes
+            change(built, address)
+        return reads(addresses, size)
+
+    built.memory.read_rows = read_rows
+    with pytest.raises(GraphChanged, match="rebuilt"):
+        read_again(built.memory, address, TODAY, 1, [first])
+
+
+def test_a_known_graph_that_is_gone():
+    built = transformer(TODAY)
+    address = built.close(uid=1)
+    first = read_graph(built.memory, address, TODAY, NAMES)
+    free(built, address)
+    with pytest.raises(GraphChanged, match="vanished"):
+        read_again(built.memory, address, TODAY, 1, [first])
