@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 SHALLOW_S = (0.2, 2.5)  # shortest and longest shallow window: the shortest lies between two deep ones
 DEEP_S = (0.1, 1.0)  # shortest and longest deep window, before it is stretched to hold one whole graph
 LONGEST_S = 20.0  # a deep window waits at most so long for its first whole graph
-FULL_S = 1.0  # every window, where their levels do not take turns
+FULL_S = 1.0  # every window, where the deepest level stays on
 INITIAL_CREDIT_S = 4.0  # the account opens with what this many busy seconds would earn
 PRIOR_SLOWDOWN = {"op": 0.05, "thread": 0.15}  # what a level costs per busy second until it has been seen
 PRIOR_FIXED_S = 0.008  # what a window costs whatever its length, likewise
@@ -94,7 +94,7 @@ class Controller:
     def next(self) -> tuple[str, float]:
         """The level of the next window and how long it should last (seconds)."""
         if not self.levels:
-            return "token", FULL_S
+            return "token", SHALLOW_S[1]
         if self.budget is None:
             return self.levels[-1], FULL_S
         level = self.levels[self._turn % len(self.levels)]

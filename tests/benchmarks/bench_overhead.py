@@ -47,8 +47,7 @@ from row import Row, bootstrap
 
 FLOWPROF = (sys.executable, "-m", "flowprof.profiler.cli")
 TICKS = os.sysconf("SC_CLK_TCK")
-SETTLE_S = {True: 6.0, False: 2.0}  # attached, but not measured: layouts, the cost of a hit, the first batch of rows
-# and, by default, the budget's opening credit
+SETTLE_S = 6.0  # attached, but not measured: layouts, the cost of a hit, the first batch of rows, the opening credit
 PERIOD_S = {True: 15.0, False: 3.0}  # by default, in other modes
 FOREIGN = 0.04  # of one processor, taken by others: the pair is spoiled
 LONGEST_S = 320.0  # no further round after this, per comparison: on a slow or busy machine there are fewer pairs
@@ -176,7 +175,7 @@ class Comparison:
         return self._period(default)
 
     def _attached(self, name: str, mode: Mode) -> Period:
-        flowprof = self._attach(SETTLE_S[name == DEFAULT], *MODES[name])
+        flowprof = self._attach(SETTLE_S, *MODES[name])
         try:
             period = self._period(name == DEFAULT, flowprof.pid)
         finally:

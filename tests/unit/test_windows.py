@@ -156,7 +156,7 @@ def test_without_a_budget_the_deepest_level_stays(levels: tuple[str, ...], deepe
 def test_without_levels_there_is_only_the_token_level(budget: float | None) -> None:
     controller = Controller((), budget)
     for _ in range(5):
-        assert controller.next() == ("token", FULL_S)
+        assert controller.next() == ("token", SHALLOW_S[1])
         controller.ended(Seen("token", 1.0, 0.0))
 
 
