@@ -23,7 +23,8 @@ SHALLOW_S = (0.2, 2.5)  # shortest and longest shallow window: the shortest lies
 DEEP_S = (0.1, 1.0)  # shortest and longest deep window, before it is stretched to hold one whole graph
 LONGEST_S = 20.0  # a deep window waits at most so long for its first whole graph
 FULL_S = 1.0  # every window, where the deepest level stays on
-INITIAL_CREDIT_S = 4.0  # the account opens with what this many busy seconds would earn
+INITIAL_CREDIT_S = 10.0  # the account opens with what so many busy seconds would earn: short recordings see something;
+# it never holds more than that, or than the dearest window and a half
 PRIOR_SLOWDOWN = {"op": 0.05, "thread": 0.15}  # what a level costs per busy second until it has been seen
 PRIOR_FIXED_S = 0.008  # what a window costs whatever its length, likewise
 FIXED_SHARE = 0.25  # of a window's price, in what is fixed
@@ -123,9 +124,8 @@ class Controller:
                 self._income += NEW * (earned_s / seen.busy_s - self._income)
             if seen.step_s is not None:
                 self._shallow_step_s = _smoothed(self._shallow_step_s, seen.step_s, NEIGHBOUR)
-        # Never so little that the dearest window cannot be saved up for.
         dearest_s = max((self._prices[level].whole_s for level in self.levels), default=0.0)
-        self.credit_s = min(self.credit_s + earned_s, max(5.0 * self.budget, 1.5 * dearest_s))
+        self.credit_s = min(self.credit_s + earned_s, max(INITIAL_CREDIT_S * self.budget, 1.5 * dearest_s))
         if seen.level in self._prices:
             self.credit_s -= self._spent(self._prices[seen.level], seen)
 
