@@ -32,11 +32,8 @@ MIN_STEPS_PER_WINDOW = 2
 NEIGHBOUR_NS = 10_000_000_000  # a shallow window further away says nothing about now
 
 TIME_SQL = """
-WITH span AS (SELECT *, CASE WHEN level = 'token' THEN end_ns - start_ns ELSE
-    coalesce(lead(start_ns) OVER by_start, end_ns) - coalesce(lag(end_ns) OVER by_start, start_ns) END AS ns
-    FROM probe_window WHERE end_ns IS NOT NULL WINDOW by_start AS (ORDER BY start_ns))
-SELECT level, coalesce(sum(ns), 0)::BIGINT, sum(recorder_ns)::BIGINT, sum(displaced_ns)::BIGINT
-FROM span GROUP BY level
+SELECT level, sum(to_ns - from_ns)::BIGINT, sum(recorder_ns)::BIGINT, sum(displaced_ns)::BIGINT
+FROM window_span GROUP BY level
 """
 SITE_SQL = """
 SELECT cost_class, sum(hits)::BIGINT, sum(hits * cost_ns), avg(cost_ns) FROM probe_site

@@ -99,12 +99,7 @@ def read_graph(
     Raises GraphChanged (retry), MemoryGone, PermissionDeniedError.
     """
     try:
-        header, nodes, leafs = read_node_addresses(memory, cgraph_address, layouts.graph)
-        uid = _uid(header, layouts)
-        if expected_uid is not None and uid is not None and uid != expected_uid:
-            raise GraphChanged(
-                f"the graph at 0x{cgraph_address:x} is another one by now (uid {uid}, not {expected_uid})"
-            )
+        header, nodes, leafs = _nodes(memory, cgraph_address, layouts, expected_uid)
         node_rows = _tensors(memory, nodes, layouts.tensor)
         leaves = _leaves(nodes, leafs, node_rows)
         rows = np.concatenate([node_rows, _tensors(memory, leaves, layouts.tensor)])
@@ -117,6 +112,7 @@ def read_graph(
         raise GraphChanged(f"the graph at 0x{cgraph_address:x} was rebuilt while it was read")
     _refuse_nonsense(rows, names)
     addresses = np.concatenate([nodes, leaves])
+    uid = _uid(header, layouts)
     return LiveGraph(uid, len(nodes), addresses, rows, _source_indices(addresses, rows["src"]), _bytes(node_rows))
 
 
@@ -131,10 +127,7 @@ def read_again(
     Raises GraphChanged (retry), MemoryGone, PermissionDeniedError.
     """
     try:
-        header, nodes, _ = read_node_addresses(memory, cgraph_address, layouts.graph)
-        uid = _uid(header, layouts)
-        if expected_uid is not None and uid is not None and uid != expected_uid:
-            raise GraphChanged(f"the graph at 0x{cgraph_address:x} is another one by now")
+        header, nodes, _ = _nodes(memory, cgraph_address, layouts, expected_uid)
         there = [graph for graph in earlier if np.array_equal(graph.addresses[: graph.n_nodes], nodes)]
         if not there:
             return None
@@ -148,6 +141,17 @@ def read_again(
         if not ((graph.raw ^ _bytes(rows)) & asked).any():
             return graph
     return None
+
+
+def _nodes(
+    memory: Memory, cgraph_address: int, layouts: Layouts, expected_uid: int | None
+) -> tuple[bytes, Addresses, Addresses]:
+    """Header, nodes and leafs of the graph that is there now, which must be the one that the probe saw."""
+    header, nodes, leafs = read_node_addresses(memory, cgraph_address, layouts.graph)
+    uid = _uid(header, layouts)
+    if expected_uid is not None and uid is not None and uid != expected_uid:
+        raise GraphChanged(f"the graph at 0x{cgraph_address:x} is another one by now (uid {uid}, not {expected_uid})")
+    return header, nodes, leafs
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,13 +1,8 @@
 -- Decode steps per window. To a deep window belong those, too, that ran while its probes were placed and taken off: that
 -- is part of its price. A step's time is divided by the median of all steps with as many tokens, so that windows with
 -- different batches can be compared. The mean, for what a few steps pay counts; but what takes three times as long as
--- usual was stopped by something else. span_ns: the window, with the time in which its probes were switched.
-WITH span AS (
-    SELECT window_id, level, start_ns, end_ns,
-           CASE WHEN level = 'token' THEN start_ns ELSE coalesce(lag(end_ns) OVER by_start, start_ns) END AS from_ns,
-           CASE WHEN level = 'token' THEN end_ns ELSE coalesce(lead(start_ns) OVER by_start, end_ns) END AS to_ns
-    FROM probe_window WHERE end_ns IS NOT NULL WINDOW by_start AS (ORDER BY start_ns)
-), step AS (
+-- usual was stopped by something else.
+WITH step AS (
     SELECT start_ns, start_ns + dur_ns AS end_ns, dur_ns, tokens
     FROM graph_duration WHERE phase = 'decode' AND dur_ns > 0
 ), typical AS (
@@ -17,9 +12,9 @@ WITH span AS (
            least(s.dur_ns / t.ns, 3.0) AS relative
     FROM step s
     JOIN typical t ON t.tokens IS NOT DISTINCT FROM s.tokens
-    ASOF JOIN span begun ON s.start_ns >= begun.from_ns
-    ASOF JOIN span ended ON s.end_ns >= ended.from_ns
+    ASOF JOIN window_span begun ON s.start_ns >= begun.from_ns
+    ASOF JOIN window_span ended ON s.end_ns >= ended.from_ns
 )
-SELECT window_id, level, start_ns, end_ns, to_ns - from_ns AS span_ns, count(*) AS steps, avg(relative) AS relative
-FROM span JOIN placed ON id = window_id
+SELECT window_id, level, start_ns, end_ns, count(*) AS steps, avg(relative) AS relative
+FROM window_span JOIN placed ON id = window_id
 GROUP BY ALL ORDER BY start_ns;

@@ -227,3 +227,8 @@ FROM resource_event WHERE instance IS NOT NULL
 UNION ALL
 SELECT released_ns, pid, tid, resource_id, 'release', instance, unit, 1, task, NULL, NULL, NULL
 FROM turns, range(least(held, 1000)::BIGINT) WHERE held > 0;
+
+CREATE OR REPLACE VIEW window_span AS       -- windows that ended; deep ones with the time in which their probes were switched
+SELECT *, CASE WHEN level = 'token' THEN start_ns ELSE coalesce(lag(end_ns) OVER by_start, start_ns) END AS from_ns,
+       CASE WHEN level = 'token' THEN end_ns ELSE coalesce(lead(start_ns) OVER by_start, end_ns) END AS to_ns
+FROM probe_window WHERE end_ns IS NOT NULL WINDOW by_start AS (ORDER BY start_ns);
