@@ -178,6 +178,7 @@ def _own_folder() -> None:
 
 def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str, probes: Future[ProbesInPlace]) -> int:
     """Record `plan` into `output` and show the report. Returns the exit code."""
+    from flowprof.profiler.destination import check as check_destination
     from flowprof.profiler.ggml.graphs import read_ahead
     from flowprof.profiler.invoking_user import invoking_user
     from flowprof.profiler.planning.plan import unseen
@@ -196,6 +197,7 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str,
         show.begin()
         options.release()
 
+    check_destination(output, asked.force)  # from here on nobody else's file lies there, but for one that -f replaces
     kept = _Replaced(output if asked.force else "")
     created, recorder = False, None
     try:
@@ -205,8 +207,9 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str,
             recorder = Recorder(plan, recording, replace(options, release=in_place), show, compiled)
             signals.recorder = recorder
             progress = recorder.run()
-    except BaseException:
-        if created and (recorder is None or not recorder.progress.events):
+    except BaseException as error:
+        begun = created or (isinstance(error, KeyboardInterrupt) and kept.whole)  # it may come before `created` says so
+        if begun and (recorder is None or not recorder.progress.events):
             for name in (output, f"{output}.wal"):  # nothing was recorded: leave no empty recording
                 Path(name).unlink(missing_ok=True)
             kept.restore()
@@ -227,17 +230,23 @@ class _Replaced:
 
     def __init__(self, path: str) -> None:
         self._kept: dict[str, str] = {}
+        self.whole = True  # all that was there can be had back
         for name in (path, f"{path}.wal") if path else ():
             aside = f"{name}.{os.getpid()}.old"
-            with contextlib.suppress(OSError):  # not there, or a file system without hard links
+            try:
                 os.link(name, aside, follow_symlinks=False)
                 self._kept[name] = aside
+            except FileNotFoundError:
+                continue
+            except OSError:  # a file system without hard links
+                self.whole = False
 
     def restore(self) -> None:
         """Put it back."""
         for name, aside in self._kept.items():
             with contextlib.suppress(OSError):
                 Path(aside).replace(name)
+                Path(aside).unlink(missing_ok=True)  # still there where `name` had not been replaced yet
         self._kept.clear()
 
     def drop(self) -> None:
