@@ -15,6 +15,7 @@ import json
 import random
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,10 +94,12 @@ def run(
     concurrency: int = 1,
     stream: bool = False,
     stop: threading.Event | None = None,
+    go_on: bool = False,
 ) -> list[Answer]:
     """Send whole requests, `concurrency` at a time, until `requests` are done, `seconds` over or `stop` set.
 
-    Answers come in the order in which they ended. Raises the first error of any client.
+    Answers come in the order in which they ended. Raises the first error of any client; with `go_on` a request that the
+    server ends with an error is left out instead.
     """
     numbers, lock = count(), threading.Lock()
     answers: list[Answer] = []
@@ -108,7 +111,13 @@ def run(
                 number = next(numbers)
             if requests is not None and number >= requests:
                 return
-            answer = request(url, n_predict=n_predict, prompt_tokens=prompt_tokens, stream=stream, seed=number)
+            try:
+                answer = request(url, n_predict=n_predict, prompt_tokens=prompt_tokens, stream=stream, seed=number)
+            except urllib.error.HTTPError as error:
+                error.close()
+                if go_on:
+                    continue
+                raise
             with lock:
                 answers.append(answer)
 

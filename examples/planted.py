@@ -87,7 +87,7 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
 def _under_load(server: RunningServer, planted: Planted) -> Iterator[None]:
     stop = threading.Event()
     how = {"n_predict": planted.n_predict, "prompt_tokens": planted.prompt_tokens, "concurrency": planted.concurrency}
-    client = threading.Thread(target=load.run, args=(server.url,), kwargs={**how, "stop": stop})
+    client = threading.Thread(target=load.run, args=(server.url,), kwargs={**how, "stop": stop, "go_on": True})
     client.start()
     try:
         yield

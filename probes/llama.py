@@ -1,7 +1,8 @@
-"""llama.cpp: which sequences share a batch.
+"""llama.cpp: which sequences share a batch, and what becomes of their cells in the KV cache.
 
 Every graph of a model is computed by `llama_context::process_ubatch`, whose argument says which sequence each token
-belongs to. A server's slots use their number as that of their sequence. Only the argument is read.
+belongs to. A server's slots use their number as that of their sequence. `llama_context::memory_update` runs before each
+batch, and with `optimize` only once a batch has found no room. Only arguments are read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,21 @@ LLAMA = Engine(
                             pattern=r"_ZN13llama_context14process_ubatchERK12llama_ubatch.*",
                             excluded=r".*\.cold(\.\d+)?",
                         ),
+                    ),
+                ),
+            ),
+        ),
+        Ladder(
+            "token",
+            "what becomes of the KV cache's cells",
+            (
+                Rung(
+                    "memory",
+                    "cells that sequences give back, and batches that find no room; in builds since July 2025",
+                    (
+                        Probe("llama.cells_freed", "entry", "cells_of_sequence", 4, ("llama_memory_seq_rm",)),
+                        Probe("llama.cells_freed", "entry", "cells_of_all", 1, ("llama_memory_clear",)),
+                        Probe("llama.no_cells", "entry", "memory_update", 2, ("_ZN13llama_context13memory_updateEb",)),
                     ),
                 ),
             ),

@@ -27,6 +27,7 @@ class Server:
     tokens: list[tuple[int, float]] = field(default_factory=list)
     batches: list[tuple[float, float, int, list[tuple[int, int, int, bool]]]] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
 
     def request(
         self, task: int, slot: int | None, posted: float | None, started: float | None, released: float | None,
@@ -44,6 +45,17 @@ class Server:
         self.batches.append((begin, end, context, list(parts)))
         self.tokens += [(slot, end) for slot, _, _, output in parts if output]
 
+    def freed(self, now: float, sequence: int, first: int, to: int, place: int = 1) -> None:
+        """A sequence gives back the cells of its tokens from `first` to `to`."""
+        self.cells.append({
+            "pid": PID, "tid": PID, "at_ns": at(now), "what": "freed", "place": place, "sequence": sequence,
+            "from_position": first, "to_position": to,
+        })  # fmt: skip
+
+    def refused(self, now: float, context: int = 1) -> None:
+        """A batch finds no room."""
+        self.cells.append({"pid": PID, "tid": PID, "at_ns": at(now), "what": "refused", "place": context})
+
     def write(self, path: Path, **meta: str) -> Recording:
         with Recording.create(str(path)) as recording:
             recording.append("probe_window", {
@@ -56,6 +68,8 @@ class Server:
                 recording.append("request", {name: [value] for name, value in row.items()})
             for row in self.resources:
                 recording.append("resource", {name: [value] for name, value in row.items()})
+            for row in self.cells:
+                recording.append("kv_event", {name: [value] for name, value in row.items()})
             if self.tokens:
                 slots, times = zip(*self.tokens, strict=True)
                 recording.append("slot_token", {"pid": PID, "slot": list(slots), "at_ns": [at(ms) for ms in times]})

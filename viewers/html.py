@@ -189,6 +189,7 @@ def _environment() -> jinja2.Environment:
         blame=requests.blame,
         called=requests.called,
         cells=requests.outline,
+        idle_cells=requests.outline_idle,
         kept=requests.kept,
         slack=requests.slack,
         placeable=roofline.placeable,

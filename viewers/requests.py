@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowprof.profiler.sections.requests import KvCache, RequestRow, RequestTable
@@ -71,13 +72,22 @@ def _spans(row: RequestRow) -> list[tuple[str, int, int]]:
 
 def outline(cache: KvCache) -> str:
     """The cells in use over time as the path of an area, 1000 wide and 60 high."""
+    return _area(cache, [point.cells for point in cache.points])
+
+
+def outline_idle(cache: KvCache) -> str:
+    """Of them those of slots that no request has, likewise. "": none ever."""
+    return _area(cache, [point.idle for point in cache.points]) if any(point.idle for point in cache.points) else ""
+
+
+def _area(cache: KvCache, cells: Sequence[int]) -> str:
     begin, end = cache.points[0].at_ns, cache.points[-1].at_ns
     most = max(cache.capacity or cache.peak_cells, cache.peak_cells, 1)
     path, height = ["M0 60"], 60.0
-    for point in cache.points:
+    for point, number in zip(cache.points, cells, strict=True):
         x = SCALE * (point.at_ns - begin) / max(end - begin, 1)
         path.append(f"L{x:.1f} {height:.1f}")
-        height = 60 - 60 * max(point.cells, 0) / most
+        height = 60 - 60 * max(number, 0) / most
         path.append(f"L{x:.1f} {height:.1f}")
     return "".join((*path, f"L{SCALE:.0f} {height:.1f}L{SCALE:.0f} 60Z"))
 

@@ -44,6 +44,9 @@ enum kind {
 	BATCH_PART = 22, /* neighbouring tokens of one sequence in the batch of the thread's next graph: a=sequence
 	                    b=tokens c=position of the first d=1: logits of the last one are computed
 	                    ith=lower half of the context's address; at_ns is the batch's */
+	CELLS_FREED = 23, /* KV cells are given back: a=sequence | lower half of the memory's address << 32
+	                     b=from this position | to this one << 32, all i32 */
+	NO_CELLS = 24,   /* a batch found no room in the KV cache: a=lower half of the context's address */
 	COUNTS = 12,     /* a…d=8 counters of an operator (u32), see counters.bpf.c; at_ns=the operator's start ith=thread */
 };
 

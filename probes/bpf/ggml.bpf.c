@@ -492,6 +492,34 @@ int batch_parts(struct pt_regs *ctx)
 	return 0;
 }
 
+/*
+ * llama.cpp: bool llama_memory_seq_rm(llama_memory_t, llama_seq_id, llama_pos from, llama_pos to), void
+ * llama_memory_clear(llama_memory_t, bool), which is all of them, and bool llama_context::memory_update(bool optimize):
+ * before every batch, and with `optimize` only when a batch has found no room.
+ */
+static inline int cells_freed(struct pt_regs *ctx, u32 sequence, u32 from, u32 to)
+{
+	return report(ctx, CELLS_FREED, PT_REGS_PARM1(ctx) << 32 | sequence, (u64)to << 32 | from);
+}
+
+int cells_of_sequence(struct pt_regs *ctx)
+{
+	return cells_freed(ctx, PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx));
+}
+
+int cells_of_all(struct pt_regs *ctx)
+{
+	return cells_freed(ctx, ~0U, ~0U, ~0U);
+}
+
+int memory_update(struct pt_regs *ctx)
+{
+	if (PT_REGS_PARM2(ctx) & 255)
+		return report(ctx, NO_CELLS, (u32)PT_REGS_PARM1(ctx), 0);
+	count_hit(site_of(ctx));
+	return 0;
+}
+
 /* any function: its calls (tests, and the measured cost of a hit) */
 int call(struct pt_regs *ctx)
 {

@@ -5,6 +5,7 @@
   between tokens and 10 ms on.
 * `slot`: a sequence that the server decodes. Requests wait in the queue while others have them all. Fires when that was
   5 % of their time and 10 ms. A recording with the slots' own events (`--resources llama-server`) has it from those.
+* `KV cells` are request_cells.py's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SMALLER_BATCHES = (
 MORE_SLOTS = (
     "More slots (--parallel) let requests in sooner; each takes KV cells, and steps with more sequences are longer."
 )
-_Who = tuple[int, int | None, int | None]  # process, task, slot
+Who = tuple[int, int | None, int | None]  # process, task, slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Prompts:
     """What prompts added between the tokens of others. victims: of the prompt that cost most, the worst first."""
 
     culprit: RequestRow | None  # None: it began before the recording
-    who: _Who
-    others: tuple[_Who, ...]  # whose prompts cost something, too, the most first
+    who: Who
+    others: tuple[Who, ...]  # whose prompts cost something, too, the most first
     victims: tuple[tuple[int, RequestRow], ...]  # ns, whose
     own_ns: int
     total_ns: int
@@ -71,7 +72,7 @@ def more_prompts(found: Prompts) -> str:
 
 def prompts(rows: tuple[RequestRow, ...]) -> Prompts | None:
     """The prompt that cost the others most, where all prompts together cost enough."""
-    added: dict[_Who, list[tuple[int, RequestRow]]] = defaultdict(list)
+    added: dict[Who, list[tuple[int, RequestRow]]] = defaultdict(list)
     for row in rows:
         for delay in row.delayed_by:
             if delay.decode_ns or delay.open_ns:
@@ -107,20 +108,20 @@ def batch(found: Prompts, rows: tuple[RequestRow, ...], scene: Scene) -> Blamed:
     rest = f"{more_prompts(found)}: {in_ms(found.total_ns - found.own_ns)} together"
     sure = all(row.baseline == "own" for _, row in found.victims)
     victims = [
-        _victim(row, ns, row.disturbed_steps, row.longest_delay_ns, any(one.open_ns for one in row.delayed_by))
+        victim(row, ns, row.disturbed_steps, row.longest_delay_ns, any(one.open_ns for one in row.delayed_by))
         for ns, row in found.victims
     ]
-    return _blamed(
+    return blamed(
         "batch", found.who, found.own_ns / found.total_ns, found.count, victims,
         (own.prefill_ns or 0) if own else 0, "high" if sure else "medium",
         tuple(filter(None, (tokens, rest if found.count > 1 else ""))), SMALLER_BATCHES,
-        batches_seen(scene, _lanes((found.who, *found.others), rows)),
+        batches_seen(scene, lanes((found.who, *found.others), rows)),
     )  # fmt: skip
 
 
 def slot(found: NoSlot, rows: tuple[RequestRow, ...], scene: Scene) -> Blamed:
     """The slots as a resource that others had."""
-    held: dict[_Who, float] = defaultdict(float)
+    held: dict[Who, float] = defaultdict(float)
     for row in found.waited:
         for delay in (one for one in row.delayed_by if one.queue_ns):
             held[row.pid, delay.id, delay.slot] += delay.queue_ns
@@ -132,31 +133,34 @@ def slot(found: NoSlot, rows: tuple[RequestRow, ...], scene: Scene) -> Blamed:
     ranked = sorted(held, key=lambda one: -held[one])
     who = ranked[0] if ranked else None
     own = next((row for row in rows if (row.pid, row.task_id, row.slot) == who), None)
-    victims = [_victim(row, row.held_ns, 1, row.held_ns, False) for row in found.waited]
-    victims += [_victim(row, row.waiting_ns or 0, 1, row.waiting_ns or 0, True) for row in found.waiting]
+    victims = [victim(row, row.held_ns, 1, row.held_ns, False) for row in found.waited]
+    victims += [victim(row, row.waiting_ns or 0, 1, row.waiting_ns or 0, True) for row in found.waiting]
     still = f"{len(found.waiting)} were still in the queue when the recording ended" if found.waiting else ""
-    return _blamed(
+    return blamed(
         "slot", who, held[who] / sum(held.values()) if who else 0.0, len(held), victims,
         (own.prefill_ns or 0) + (own.decode_ns or 0) if own else 0, "high", tuple(filter(None, (still,))), MORE_SLOTS,
-        slots_seen(scene, found.waiting, _lanes(ranked, rows)),
+        slots_seen(scene, found.waiting, lanes(ranked, rows)),
     )  # fmt: skip
 
 
-def _lanes(ranked: Sequence[_Who], rows: tuple[RequestRow, ...]) -> list[tuple[str, int]]:
+def lanes(ranked: Sequence[Who], rows: Sequence[RequestRow]) -> list[tuple[str, int]]:
     """Names and rows of the first of them."""
     wanted = ranked[:LANES]
     at = {who: position for position, row in enumerate(rows) if (who := (row.pid, row.task_id, row.slot)) in wanted}
     return [(named(who[1], who[2]), at[who]) for who in wanted if who in at]
 
 
-def _victim(row: RequestRow, ns: int, waits: int, longest_ns: int, is_open: bool) -> Victim:
+def victim(row: RequestRow, ns: int, waits: int, longest_ns: int, is_open: bool) -> Victim:
+    """A request that waited, in the words of a resource's verdict."""
     return Victim(named(row.task_id, row.slot), 0, row.task_id, ns, waits, min(longest_ns, ns), is_open)
 
 
-def _blamed(
-    resource: str, who: _Who | None, share: float, holders: int,
+def blamed(
+    resource: str, who: Who | None, share: float, holders: int,
     victims: list[Victim], hold_ns: int, confidence: str, evidence: tuple[str, ...], advice: str, seen: Seen,
+    capacity: int | None = None,
 ) -> Blamed:  # fmt: skip
+    """A verdict on something of the server's. who: has most of it, `share` of all; holders: how many have some."""
     holder = Holder(named(who[1], who[2]), who[0], 0, who[1], "", "", ()) if who else None
     alone = share >= DOMINANT
     return Blamed(
@@ -164,7 +168,7 @@ def _blamed(
         waiting_ns=sum(one.waiting_ns for one in victims), hold_ns=hold_ns, utilisation=None,
         victims=tuple(victims[:MAX_VICTIMS]),
         chain=(ChainLink(resource, "", holder.name, ""),) if holder and alone else (), confidence=confidence,
-        manifest=ENGINE, instance="", capacity=None, share=share, holders=1 if alone else max(holders, 1),
+        manifest=ENGINE, instance="", capacity=capacity, share=share, holders=1 if alone else max(holders, 1),
         sufferers=len(victims), at_ns=seen.peak_ns, variables=(), evidence=evidence, advice=advice,
         picture=seen.picture,
     )  # fmt: skip

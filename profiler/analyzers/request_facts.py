@@ -50,6 +50,7 @@ class Batches:
     position: NDArray[np.int64]
     prompt: NDArray[np.bool_]
     main: NDArray[np.bool_]  # of the context that took most time: a draft model computes the same tokens once more
+    context: int  # which that is; -1: no batch was recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,23 @@ class Facts:
         order = np.argsort(self.owner, kind="stable")
         bounds = np.searchsorted(self.owner[order], np.arange(len(self.task) + 1))
         return [self.token_at[order[a:b]] for a, b in pairwise(bounds.tolist())]
+
+    def holds(self) -> tuple[NDArray[np.int64], Times]:
+        """The requests that had slots, by slot and start; and until when: it was given back, or the next one got it.
+
+        NEVER where neither is known, nor that the request was answered.
+        """
+        order = np.lexsort((self.released, self.started, self.slot))
+        order = order[(self.slot[order] >= 0) & (self.started[order] != NEVER)]
+        slot, start = self.slot[order], self.started[order]
+        following = np.append(start[1:], NEVER)
+        following[np.append(slot[1:] != slot[:-1], True)[: len(slot)]] = NEVER
+        until = np.minimum(self.released[order], following[: len(order)])
+        return order, np.where(until == NEVER, self.ended[order], until)
+
+    def last_on_slot(self, slots: NDArray[np.int64], at: Times) -> NDArray[np.int64]:
+        """Who had the slot at that time, or the last before it; -1: nobody that is known."""
+        return _last(_holders(self.slot, self.started, self.released), slots, at, self.started)
 
 
 def pids(recording: Recording) -> list[int]:
@@ -106,10 +124,11 @@ def load(recording: Recording, pid: int) -> Facts:
     prompt = early & ((started[whose] != NOT_YET) | (size > 1))
     starts = np.flatnonzero(np.append(True, at[1:] != at[:-1])) if len(at) else np.zeros(0, np.int64)
     end = np.maximum.accumulate(np.maximum(_filled(parts["end_ns"], 0), at)[starts])
+    contexts = _filled(parts["context"], 0)
+    main = _main(contexts, starts, end - at[starts])
     batches = Batches(
         at[starts], end, np.searchsorted(starts, np.arange(len(at)), side="right") - 1, np.append(starts, len(at)),
-        whose, sequence, size, _filled(parts["position"], 0), prompt,
-        _main(_filled(parts["context"], 0), starts, end - at[starts]),
+        whose, sequence, size, _filled(parts["position"], 0), prompt, contexts == main, main,
     )  # fmt: skip
     lasts = [int(column[-1]) for column in (token_at, at) if len(column)]
     last = max([int(recording.rows(END_SQL)[0][0] or 0), *lasts])
@@ -122,11 +141,10 @@ def _filled(column: NDArray[np.generic], missing: int) -> NDArray[np.int64]:
     return found
 
 
-def _main(context: NDArray[np.int64], starts: NDArray[np.int64], took: Times) -> NDArray[np.bool_]:
-    """Per part: is it of the context whose batches took longest? starts: each batch's first part."""
+def _main(context: NDArray[np.int64], starts: NDArray[np.int64], took: Times) -> int:
+    """The context whose batches took longest. starts: each batch's first part."""
     numbers, which = np.unique(context[starts], return_inverse=True)
-    longest = numbers[np.argmax(np.bincount(which, took))] if len(numbers) else 0
-    return np.asarray(context == longest)
+    return int(numbers[np.argmax(np.bincount(which, took))]) if len(numbers) else -1
 
 
 def _nameless(
@@ -153,10 +171,17 @@ def _owners(
     holders: dict[int, NDArray[np.int64]], slots: NDArray[np.int64], at: Times, started: Times, released: Times
 ) -> NDArray[np.int64]:
     """Who had the slot at that time; -1: nobody that is known."""
-    owner = np.full(len(slots), -1, np.int64)
+    last = _last(holders, slots, at, started)
+    return np.where(at <= np.append(released, NOT_YET)[last], last, -1)
+
+
+def _last(
+    holders: dict[int, NDArray[np.int64]], slots: NDArray[np.int64], at: Times, started: Times
+) -> NDArray[np.int64]:
+    """Who got the slot last, up to that time; -1: nobody that is known."""
+    last = np.full(len(slots), -1, np.int64)
     for slot, requests in holders.items():
         mine = np.flatnonzero(slots == slot)
         place = np.searchsorted(started[requests], at[mine], side="right") - 1
-        whose = requests[np.maximum(place, 0)]
-        owner[mine] = np.where((place >= 0) & (at[mine] <= released[whose]), whose, -1)
-    return owner
+        last[mine] = np.append(requests, -1)[place]
+    return last

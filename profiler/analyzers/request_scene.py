@@ -3,6 +3,8 @@
 * `slot`: a request has its slot from when it got it until it gave it back, or the next one got it. Requests wait as
   long as the slot that they were given in the end had somebody else; of those that never got one, from when they were
   posted to the end. So the waiters add up to the verdict's waiting.
+* `KV cells`: a request has the cells of its slot's sequence from when they were computed until they are given back or
+  the next one takes the slot. Waiters: requests of a batch that found no room, until the next one is computed.
 * `batch`: the tokens of a batch count from when it was put together to the end of its graph; a draft model's are left
   out. Waiters are requests whose next token is overdue: it would have been there if the step had taken its baseline
   (request_delays.py). They add up to what all prompts together added. Lanes: the tokens of prompts.
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from flowprof.profiler.analyzers.kv_cells import Cells, Short
 from flowprof.profiler.analyzers.request_delays import Delayed
 from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts
 from flowprof.profiler.blame.over_time import LANES, STEPS, level, means
@@ -22,7 +25,7 @@ from flowprof.profiler.sections.resources import Picture
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-SPANS = ("slots", "kept_out", "batches", "prompts", "late")
+SPANS = ("slots", "kept_out", "batches", "prompts", "late", "cells", "short")
 OVERDUE = (
     "Lanes count tokens of prompts only. Overdue: the token would have been there if its step had taken no longer than "
     "undisturbed ones (their median)."
@@ -54,6 +57,8 @@ class Scene:
     batches: Spans  # tokens
     prompts: Spans  # those of them that are of prompts
     late: Spans  # whose next token was overdue
+    cells: Spans  # of the KV cache; of the request that had the slot last
+    short: Spans  # whose batch found no room in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Seen:
     peak_ns: int
 
 
-def scene(facts: Facts, delayed: Sequence[Delayed], first: int, begin_ns: int) -> Scene:
+def scene(facts: Facts, delayed: Sequence[Delayed], kv: Cells, short: Short, first: int, begin_ns: int) -> Scene:
     """Of one process; `first`: where its requests begin in Requests.rows."""
     end_ns = max(facts.until, begin_ns)
     holders, slots = _slots(facts, begin_ns, end_ns)
@@ -75,6 +80,8 @@ def scene(facts: Facts, delayed: Sequence[Delayed], first: int, begin_ns: int) -
         begin_ns, end_ns, replace(slots, who=holders + first), _kept_out(facts, holders, slots, begin_ns, end_ns),
         *_tokens(facts, first, begin_ns, end_ns),
         _spans(whose + first, overdue[:, 0], overdue[:, 1], 1, begin_ns, end_ns),
+        _cells(facts, kv, first, begin_ns, end_ns),
+        _spans(short.request + first, short.start_ns, short.end_ns, 1, begin_ns, end_ns),
     )  # fmt: skip
 
 
@@ -100,6 +107,16 @@ def batches_seen(found: Scene, lanes: Sequence[tuple[str, int]]) -> Seen:
     return _seen(found, found.batches, found.late, found.prompts, lanes, words)
 
 
+def cells_seen(found: Scene, lanes: Sequence[tuple[str, int]]) -> Seen:
+    """As slots_seen."""
+    words = (
+        "cells in use",
+        "requests whose batch found no room",
+        "A request's lane has its cells until they are freed.",
+    )
+    return _seen(found, found.cells, found.short, found.cells, lanes, words)
+
+
 def _seen(
     found: Scene, held: Spans, waits: Spans, holds: Spans, lanes: Sequence[tuple[str, int]], words: tuple[str, str, str]
 ) -> Seen:
@@ -120,14 +137,8 @@ def _seen(
 
 def _slots(facts: Facts, begin_ns: int, end_ns: int) -> tuple[Ints, Spans]:
     """The requests that had slots, by slot and start, and from when to when."""
-    order = np.lexsort((facts.released, facts.started, facts.slot))
-    order = order[(facts.slot[order] >= 0) & (facts.started[order] != NEVER)]
-    slot, start = facts.slot[order], facts.started[order]
-    following = np.append(start[1:], NEVER)
-    following[np.append(slot[1:] != slot[:-1], True)[: len(slot)]] = NEVER
-    until = np.minimum(facts.released[order], following)
-    until = np.where(until == NEVER, facts.ended[order], until)
-    return order, _spans(order, start, until, 1, begin_ns, end_ns)
+    order, until = facts.holds()
+    return order, _spans(order, facts.started[order], until, 1, begin_ns, end_ns)
 
 
 def _kept_out(facts: Facts, holders: Ints, slots: Spans, begin_ns: int, end_ns: int) -> Spans:
@@ -154,6 +165,16 @@ def _tokens(facts: Facts, first: int, begin_ns: int, end_ns: int) -> tuple[Spans
     mine = np.flatnonzero(batches.prompt & batches.main)
     at, end = batches.at[batches.of[mine]], until[batches.of[mine]]
     return all_of_them, _spans(batches.owner[mine] + first, at, end, batches.tokens[mine], begin_ns, end_ns)
+
+
+def _cells(facts: Facts, kv: Cells, first: int, begin_ns: int, end_ns: int) -> Spans:
+    """The cells of each sequence until they change, and whose they are."""
+    order = np.argsort(kv.sequence, kind="stable")
+    sequence, at = kv.sequence[order], kv.at[order]
+    until = np.append(at[1:], end_ns)[: len(at)]
+    until[np.append(sequence[1:] != sequence[:-1], True)[: len(at)]] = end_ns
+    who = facts.last_on_slot(sequence, at)
+    return _spans(np.where(who < 0, -1, who + first), at, until, kv.cells[order], begin_ns, end_ns)
 
 
 def _spans(who: Ints, start_ns: Ints, end_ns: Ints, units: Ints | int, begin_ns: int, until_ns: int) -> Spans:

@@ -8,9 +8,13 @@
   tokens were not read.
 * `requests.no_free_slot`: requests waited in the queue while other requests had all slots. Fires when that was 5 % of
   their time and 10 ms. More slots (`--parallel`) let them in, at the price of longer steps and of KV cells.
+* `requests.no_kv_cells`: batches found no room in the KV cache (request_cells.py). llama.cpp's server then tries fewer
+  tokens at a time, and when not one finds room all requests that have slots end with "Context size has been exceeded",
+  whatever they had been answered so far. Fires when one ended so, or when they waited 10 ms and 5 % of their time. The
+  remedy is a larger context, fewer slots, or limits to prompts and answers.
 
-Both stand among the resources, too: `batch` and `slot`, with holder and victims (request_blame.py), and pictures over
-time (request_scene.py).
+They stand among the resources, too: `batch`, `slot` and `KV cells`, with holder and victims (request_blame.py), and
+pictures over time (request_scene.py).
 """
 
 from __future__ import annotations
@@ -18,9 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from flowprof.profiler.analyzers import losses, request_blame, request_scene
+from flowprof.profiler.analyzers import losses, request_blame, request_cells, request_scene
 from flowprof.profiler.analyzers.contract import REQUESTS, Analyzer, Result, number, once
-from flowprof.profiler.analyzers.kv_cells import kv_cache
+from flowprof.profiler.analyzers.kv_cells import cells, kv_cache, short
 from flowprof.profiler.analyzers.request_blame import (
     MORE_SLOTS,
     SMALLER_BATCHES,
@@ -78,6 +82,7 @@ class Requests:
     kv: tuple[KvCache, ...]
     batches: int
     scene: request_scene.Scene
+    no_room: tuple[request_cells.NoRoom, ...]
 
 
 @once
@@ -86,21 +91,24 @@ def all_requests(recording: Recording) -> Requests:
     start = int(recording.rows(START_SQL)[0][0] or 0)
     whole = {(pid, task): (ttft, dur, results) for pid, task, ttft, dur, results in recording.rows(ROW_SQL)}
     rows: list[RequestRow] = []
-    kv, scenes = [], []
+    kv, scenes, no_room = [], [], []
     batches = 0
     for pid in pids(recording):
         facts = load(recording, pid)
         found = delays(facts)
         batches += len(facts.batches.at)
-        scenes.append(request_scene.scene(facts, found, len(rows), start))
+        held, refused = cells(recording, facts), short(recording, facts)
+        cache = kv_cache(recording, facts, held, start)
+        kv += [cache] if cache else []
+        room = request_cells.no_room(facts, held, refused, cache.capacity if cache else None, len(rows))
+        no_room += [room] if room else []
+        scenes.append(request_scene.scene(facts, found, held, refused, len(rows), start))
         prompts = _prompt_tokens(facts)
         by_request = facts.tokens()
         for request, task in enumerate(facts.task.tolist()):
             times = whole.get((pid, task), (None, None, 0))
             rows.append(_row(facts, request, by_request[request], int(prompts[request]), found[request], times, start))
-        cache = kv_cache(recording, pid, facts.batches, start)
-        kv += [cache] if cache else []
-    return Requests(tuple(rows), tuple(kv), batches, request_scene.together(scenes))
+    return Requests(tuple(rows), tuple(kv), batches, request_scene.together(scenes), tuple(no_room))
 
 
 def _prompt_tokens(facts: Facts) -> np.ndarray:
@@ -181,11 +189,14 @@ def analyze(recording: Recording) -> Result:
     blamed = [request_blame.batch(late, found.rows, found.scene)] if late else []
     if put_off and not recording.rows(SLOT_EVENTS_SQL)[0][0]:
         blamed.append(request_blame.slot(put_off, found.rows, found.scene))
+    no_room = request_cells.worth(found.no_room, found.rows)
+    blamed += [request_cells.cells(one, found.rows, found.scene) for one in no_room]
     lost = losses.analyze(recording).value
     if not (isinstance(lost, Losses) and lost.events_withheld):
         table = replace(table, blamed=tuple(sorted(blamed, key=lambda one: -one.waiting_ns)))
     findings = [_delayed_by_prompt(late)] if late else []
     findings += [_no_free_slot(put_off, found.rows, slots)] if put_off else []
+    findings += [request_cells.finding(one, found.rows) for one in no_room]
     return Result(table, tuple(findings))
 
 

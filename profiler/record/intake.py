@@ -10,7 +10,7 @@ from flowprof.profiler.kernel_side import ring
 from flowprof.profiler.record import calls
 from flowprof.profiler.record.decode import Decoded
 from flowprof.profiler.record.live_graphs import LiveGraphs
-from flowprof.profiler.record.requests import part_rows, token_rows
+from flowprof.profiler.record.requests import cell_rows, part_rows, token_rows
 from flowprof.profiler.record.session import Process, Session
 from flowprof.profiler.record.writer import Writer
 from flowprof.profiler.resources import events as resource_events
@@ -20,7 +20,7 @@ KERNEL_KINDS = (ring.OFF_CPU, ring.MAJOR_FAULT)
 _NEVER = np.iinfo(np.int64).max
 REQUEST_KINDS = (
     ring.REQUEST_POST, ring.REQUEST_RESULT, ring.REQUEST_DONE, ring.SLOT_START, ring.SLOT_TOKEN, ring.SLOT_RELEASE,
-    ring.BATCH_PART,
+    ring.BATCH_PART, ring.CELLS_FREED, ring.NO_CELLS,
 )  # fmt: skip
 
 
@@ -127,11 +127,14 @@ class Intake:
     def _queue_requests(self, process: Process, events: np.ndarray) -> None:
         tokens, events = _parted(events, (ring.SLOT_TOKEN,))
         parts, events = _parted(events, (ring.BATCH_PART,))
+        cells, events = _parted(events, (ring.CELLS_FREED, ring.NO_CELLS))
         process.requests.add(events)
         if len(tokens):
             self._session.batch.put("slot_token", token_rows(tokens, process.target.pid))
         if len(parts):
             self._session.batch.put("batch_part", part_rows(parts, process.target.pid))
+        if len(cells):
+            self._session.batch.put("kv_event", cell_rows(cells, process.target.pid))
 
     def _queue_calls(self, process: Process) -> None:
         events = np.concatenate(process.pending_calls)

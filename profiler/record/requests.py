@@ -1,11 +1,12 @@
 """llama-server's requests from their events: queued, on a slot, answered, done. Bounded: finished ones are handed out.
 
-The tokens of the slots and the parts of the batches are rows as they come.
+The tokens of the slots, the parts of the batches, and what becomes of KV cells are rows as they come.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flowprof.profiler.kernel_side import ring
@@ -117,4 +118,24 @@ def part_rows(events: NDArray[np.void], pid: int) -> dict[str, object]:
         "tokens": events["b"].astype(np.int32),
         "position": events["c"].astype(np.int32),
         "output": events["d"] != 0,
+    }
+
+
+def cell_rows(events: NDArray[np.void], pid: int) -> dict[str, object]:
+    """Table `kv_event`: a row per event."""
+    freed = events["kind"] == ring.CELLS_FREED
+    a, b = events["a"], events["b"]
+
+    def number(half: NDArray[np.integer[Any]]) -> np.ma.MaskedArray[tuple[int], np.dtype[np.int32]]:
+        return np.ma.masked_array(half.astype(np.uint32).view(np.int32), ~freed)
+
+    return {
+        "pid": pid,
+        "tid": events["tid"],
+        "at_ns": events["at_ns"],
+        "what": np.where(freed, "freed", "refused"),
+        "place": np.where(freed, a >> 32, a).astype(np.int64),
+        "sequence": number(a),
+        "from_position": number(b),
+        "to_position": number(b >> 32),
     }

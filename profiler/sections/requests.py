@@ -60,11 +60,12 @@ class RequestRow:
 class KvPoint:
     at_ns: int  # since the recording began
     cells: int
+    idle: int = 0  # of them: of slots that no request has
 
 
 @dataclass(frozen=True, slots=True)
 class KvCache:
-    """Cells in use, by the positions of the tokens in the batches. A slot keeps its cells when its request is over."""
+    """Cells in use, by the positions of the tokens in the batches. A slot may keep them when its request is over."""
 
     pid: int
     points: tuple[KvPoint, ...]  # at most MAX_POINTS, each the highest of its stretch

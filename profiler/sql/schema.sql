@@ -205,6 +205,15 @@ CREATE TABLE batch_part (      -- neighbouring tokens of one sequence in a batch
     output BOOLEAN             -- logits of the last one are computed: a token may be chosen from them
 );
 
+CREATE TABLE kv_event (        -- llama.cpp: what became of cells of the KV cache
+    pid INTEGER, tid INTEGER, at_ns BIGINT,
+    what VARCHAR,              -- freed: a sequence gave them back; refused: a batch found no room
+    place BIGINT,              -- freed: tells caches apart; refused: the context, as in batch_part
+    sequence INTEGER,          -- freed: whose; negative: of all sequences
+    from_position INTEGER,     -- freed: of its tokens from this one (negative: the first)
+    to_position INTEGER        -- to this one, which it keeps (negative: to the last)
+);
+
 CREATE TABLE event_note (      -- things that happened to the target or the recorder: fork, exec, exit, library loaded, disk full, …
     at_ns BIGINT, pid INTEGER, what VARCHAR, detail VARCHAR
 );

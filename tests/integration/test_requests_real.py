@@ -176,3 +176,29 @@ def test_cells_are_counted(case: Case) -> None:
     (cache,) = table.kv
     assert cache.capacity is not None and cache.capacity >= 36_864
     assert LONG + CHATS * CHAT_PROMPT < cache.peak_cells <= LONG + CHATS * (CHAT_PROMPT + CHAT_TOKENS) + 80
+
+
+@pytest.mark.parametrize("levels", [("token",), LEVELS], ids=["token", "graph"])
+def test_a_full_cache_ends_requests(
+    tmp_path: Path, own_server: Callable[..., RunningServer], levels: tuple[str, ...]
+) -> None:
+    """Three answers need more cells than there are: as often as the server says, and the requests that it says."""
+    server = own_server("tiny", slots=4, ctx=1_024, unified=True)
+    path, log = tmp_path / "cells.duckdb", tmp_path / "server-0.log"
+    with recording_of([server.pid], path, levels=levels) as run:
+        run.warm_up("token", lambda: load.request(server.url, n_predict=8, prompt_tokens=64))
+        answers = load.run(server.url, requests=3, concurrency=3, n_predict=300, prompt_tokens=300, go_on=True)
+        time.sleep(0.3)
+    said = log.read_text(errors="replace")
+    refused, ended = said.count("failed to find a memory slot"), said.count("error: Context size has been exceeded")
+    assert ended and len(answers) == 3 - ended
+    assert read(path, "SELECT count(*) FROM kv_event WHERE what = 'refused'") == [(refused,)]
+    with Recording.open(str(path)) as recording:
+        report = build_report(recording)
+    (finding,) = [one for one in report.findings if one.id == "requests.no_kv_cells"]
+    assert f"{ended} requests ended without an answer" in finding.claim
+    assert f"{refused} times; 1024" in finding.evidence[0]
+    table = report.get(RequestTable)
+    assert table is not None and table.kv[0].peak_cells == 1_024
+    (blamed,) = [one for one in table.blamed if one.resource == "KV cells"]
+    assert len(blamed.victims) == 3

@@ -42,7 +42,9 @@ def _phases(page: Page, section: RequestTable) -> list[RenderableType]:
         parts.append(page.text(f" who delayed whom is not known: {section.delays}", "dim"))
     for cache in section.kv:
         of = f" of {count(cache.capacity)}" if cache.capacity else ""
-        parts.append(page.text(f" KV cache: at most {count(cache.peak_cells)}{of} cells in use", "dim"))
+        most_idle = max(point.idle for point in cache.points)
+        idle = f", up to {count(most_idle)} by slots without a request" if most_idle else ""
+        parts.append(page.text(f" KV cache: at most {count(cache.peak_cells)}{of} cells in use{idle}", "dim"))
     return parts
 
 
