@@ -3,7 +3,7 @@
 One event tells of one absence of a thread: since when, woken when and by whom, and who had its processor. It becomes
 up to two rows: the wait until it was woken (sleeping, disk, stopped), by its waker; and the wait for a processor
 (runnable), by whoever ran there. An uninterruptible wait that ends in a major fault is the fault itself: a page of a
-mapped file was read. The kernel reports the fault right after the thread is back.
+mapped file was read, and it is said of which. The kernel reports the fault right after the thread is back.
 
 The scheduler knows threads only. Which process a thread of another program belongs to is asked of /proc when it is
 first seen (`other_threads`); one that is gone by then stays a thread.
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from flowprof.profiler.kernel_side import ring
 from flowprof.profiler.machine import kernel
+from flowprof.profiler.record.mapped_files import MappedFiles
 from flowprof.profiler.record.stacks import Stacks
 from numpy.typing import NDArray
 
@@ -39,6 +40,7 @@ class Schedule:
         self._pid = pid
         self._names = names  # of tids, as far as known
         self._stacks = stacks
+        self._files = MappedFiles(pid)
         self._known: dict[int, str] = {}
         self._processes: dict[int, int] = {}  # thread of another program → its process; 0 unknown
         self._process_names: dict[int, str] = {}
@@ -60,7 +62,7 @@ class Schedule:
         fault = events[events["kind"] == ring.MAJOR_FAULT]
         return self._states(away, _in_fault(events)), {
             "pid": fault["pid"], "tid": fault["tid"], "at_ns": fault["at_ns"],
-            "address": fault["a"].view(np.int64),
+            "address": fault["a"].view(np.int64), "file": self._files.names(fault["a"]),
         }  # fmt: skip
 
     def _states(self, away: Events, in_fault: NDArray[np.bool_]) -> Columns:

@@ -1,2 +1,4 @@
--- A recording of version 10, read as one of version 11: what became of KV cells was not recorded.
+-- A recording of version 10, read as one of version 11: what became of KV cells was not recorded, nor whose pages came
+-- from disk.
 CREATE TABLE memory.main.kv_event (pid INTEGER, tid INTEGER, at_ns BIGINT, what VARCHAR, place BIGINT, sequence INTEGER, from_position INTEGER, to_position INTEGER);
+CREATE OR REPLACE TABLE memory.main.page_fault AS SELECT *, NULL::VARCHAR AS file FROM page_fault;

@@ -162,7 +162,8 @@ CREATE TABLE neighbour (       -- processor time of other processes of the host 
 CREATE TABLE page_fault (      -- a major fault: a page had to come from disk
     pid INTEGER, tid INTEGER,
     at_ns BIGINT,              -- when it was done
-    address BIGINT
+    address BIGINT,
+    file VARCHAR               -- that is mapped there; '': none, the page was in swap; NULL: not known
 );
 
 CREATE TABLE expert_use (      -- mixture of experts: one row per expert operator, token and expert chosen

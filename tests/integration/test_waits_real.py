@@ -178,6 +178,7 @@ def test_the_model_is_read_from_disk(server: Callable[..., RunningServer], tmp_p
     assert truth >= 4, "the model was still in memory: nothing was planted"
     assert sum(per_thread.values()) == pytest.approx(truth, rel=0.01)
     assert per_thread == dict(gained)
+    assert read(path, "SELECT DISTINCT file FROM page_fault WHERE at_ns > ?", began) == [(str(own),)]
     report = report_of(path)
     first = problems(report)[0]
     assert first.id == "waits.fault" and first.cost_ns_per_token, first
