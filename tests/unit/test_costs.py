@@ -219,7 +219,82 @@ CONVOLUTIONS = [
     ("pool", "POOL_2D", f32(5, 5, 4), [f32(10, 10, 4)], None, (400, "", 0, 1600, 400)),
     ("upscale", "UPSCALE", f32(20, 20), [f32(10, 10)], None, (0, "", 0, 400, 1600)),
 ]  # fmt: skip
-CASES = [*MULTIPLIES, *ATTENTION, *ROWS, *COPIES, *STATES, *CONVOLUTIONS]
+ELEMENTS = [
+    # 10 elements of one operation; the scalar is 4 bytes more
+    ("add one", "ADD1", f32(10), [f32(10), f32(1)], None, (10, "", 0, 44, 40)),
+    ("subtract", "SUB", f32(10), [f32(10), f32(10)], None, (10, "", 0, 80, 40)),
+    # a row of 10 is broadcast over 3 and read once: 120 + 40
+    ("divide", "DIV", f32(10, 3), [f32(10, 3), f32(10)], None, (30, "", 0, 160, 120)),
+    *((op.lower(), op, f32(10), [f32(10)], None, (10, "", 0, 40, 40)) for op in ("SQR", "SQRT", "LOG", "SIN", "COS")),
+    # two comparisons; a comparison and a product
+    ("clamp", "CLAMP", f32(10), [f32(10)], None, (20, "", 0, 40, 40)),
+    ("leaky relu", "LEAKY_RELU", f32(10), [f32(10)], None, (20, "", 0, 40, 40)),
+    # two biases on 16 elements: 32; 64 + 16 + 16 read
+    ("relative positions", "ADD_REL_POS", f32(16), [f32(16), f32(4), f32(4)], None, (32, "", 0, 96, 64)),
+    # 5 steps, 32 values each: a product, a sine or cosine, and its frequency: 160·3 = 480
+    ("timesteps", "TIMESTEP_EMBEDDING", f32(32, 5), [f32(5)], None, (480, "", 0, 20, 640)),
+    ("new unary", "UNARY", f32(10), [f32(10)], None, (None, "", 0, 40, 40)),
+    ("new glu", "GLU", f32(10), [f32(20)], None, (None, "", 0, 80, 40)),
+    # a sum over all: 800 additions; 3200 read
+    ("sum", "SUM", f32(1), [f32(100, 8)], None, (800, "", 0, 3200, 4)),
+    ("mean", "MEAN", f32(1, 8), [f32(100, 8)], None, (800, "", 0, 3200, 32)),
+    ("running sum", "CUMSUM", f32(100, 8), [f32(100, 8)], None, (800, "", 0, 3200, 3200)),
+]  # fmt: skip
+TRAINING = [
+    # 24 elements: of 5 = 120, 7 = 168, 9 = 216, 3 = 72; two sources of 96
+    ("softmax back", "SOFT_MAX_BACK", f32(8, 3), [f32(8, 3), f32(8, 3)], None, (120, "", 0, 192, 96)),
+    ("rms norm back", "RMS_NORM_BACK", f32(8, 3), [f32(8, 3), f32(8, 3)], None, (168, "", 0, 192, 96)),
+    ("silu back", "SILU_BACK", f32(8, 3), [f32(8, 3), f32(8, 3)], None, (216, "", 0, 192, 96)),
+    ("rope back", "ROPE_BACK", f32(8, 3), [f32(8, 3), i32(3)], None, (72, "", 0, 108, 96)),
+    # 4 copies of 10 are added up: 40
+    ("repeat back", "REPEAT_BACK", f32(10), [f32(10, 4)], None, (40, "", 0, 160, 40)),
+    # 3 rows of 4 are added to rows of a table that begins at nothing: 12; 48 + ids 12; the whole table is written
+    ("rows back", "GET_ROWS_BACK", f32(4, 10), [f32(4, 3), i32(3), f32(4, 10)], None, (12, "", 0, 60, 160)),
+    # 100 gradients go to where the maximum was: 400 + 1600 read
+    ("pool back", "POOL_2D_BACK", f32(10, 10, 4), [f32(5, 5, 4), f32(10, 10, 4)], None, (100, "", 0, 2000, 1600)),
+    # 36·8·8 = 2304 gradients are added to 400 pixels; the kernel gives only its shape
+    ("im2col back", "IM2COL_BACK", f32(10, 10, 4), [f32(36, 8, 8), f32(3, 3, 4, 8)], None, (2304, "", 0, 9216, 1600)),
+    # 400 values, 7 each forward, 8 back
+    ("cross entropy", "CROSS_ENTROPY_LOSS", f32(1), [f32(100, 4), f32(100, 4)], None, (2800, "", 0, 3200, 4)),
+    ("cross entropy back", "CROSS_ENTROPY_LOSS_BACK", f32(100, 4), [f32(1), f32(100, 4), f32(100, 4)], None,
+     (3200, "", 0, 3204, 1600)),
+    # weight, gradient, two moments and 7 parameters are read; weight and moments are written
+    ("adamw", "OPT_STEP_ADAMW", f32(10), [f32(10)] * 4 + [f32(7)], None, (140, "", 0, 188, 120)),
+    ("sgd", "OPT_STEP_SGD", f32(10), [f32(10), f32(10), f32(2)], None, (30, "", 0, 88, 40)),
+]  # fmt: skip
+MOVES = [
+    *((op.lower(), op, f32(10), [f32(10)], None, (0, "", 0, 40, 40)) for op in ("DUP", "ROLL")),
+    *((op.lower(), op, f32(8, 8), [f32(8, 8)], None, (0, "", 0, 256, 256)) for op in ("DIAG_MASK_ZERO", "TRI")),
+    *((op.lower(), op, f32(10), [f32(10)], None, (0, "", 0, 0, 0)) for op in ("RESHAPE", "PERMUTE", "TRANSPOSE")),
+    # 8 values on the diagonal of 64
+    ("diagonal", "DIAG", f32(8, 8), [f32(8)], None, (0, "", 0, 32, 256)),
+    # 10x8 with a border: 12x10
+    ("pad", "PAD", f32(12, 10), [f32(10, 8)], None, (0, "", 0, 320, 480)),
+    ("pad, reflected", "PAD_REFLECT_1D", f32(14), [f32(10)], None, (0, "", 0, 40, 56)),
+    # 4 channels of 14x14 as 4 windows of 7x7, and back
+    ("windows", "WIN_PART", f32(4, 7, 7, 4), [f32(4, 14, 14)], None, (0, "", 0, 3136, 3136)),
+    ("windows back", "WIN_UNPART", f32(4, 14, 14), [f32(4, 7, 7, 4)], None, (0, "", 0, 3136, 3136)),
+    # 6 of 30 elements are replaced; counted as a copy of the whole
+    ("set", "SET", f32(10, 3), [f32(10, 3), f32(6)], None, (0, "", 0, 144, 120)),
+    # 9 rows of 5 are more than there are: the table once
+    ("relative rows", "GET_REL_POS", f32(4, 3, 3), [f32(4, 5)], None, (0, "", 0, 80, 144)),
+    # 10 samples in windows of 2
+    ("pool 1d", "POOL_1D", f32(5, 4), [f32(10, 4)], None, (40, "", 0, 160, 80)),
+    # 20 taps · 10 columns are added to 22·5 samples
+    ("col2im", "COL2IM_1D", f32(22, 5), [f32(20, 10)], None, (200, "", 0, 800, 440)),
+    # 2x2x2 of 3 channels = 24 values for each of 27 places
+    ("im2col 3d", "IM2COL_3D", f16(24, 3, 3, 3), [weight("f16", 2, 2, 2, 15), f32(4, 4, 4, 3)], None,
+     (0, "", 0, 768, 1296)),
+    ("custom, 2", "MAP_CUSTOM2", f32(10), [f32(10), f32(10)], None, (None, "", 0, 80, 40)),
+    ("custom, 3", "MAP_CUSTOM3", f32(10), [f32(10)] * 3, None, (None, "", 0, 120, 40)),
+    ("custom, any", "CUSTOM", f32(10), [f32(10)], None, (None, "", 0, 40, 40)),
+    ("hc comb", "DSV4_HC_COMB", f32(4, 2), [f32(4, 2)] * 3, None, (None, "", 0, 96, 32)),
+]  # fmt: skip
+CASES = [*MULTIPLIES, *ATTENTION, *ROWS, *ELEMENTS, *COPIES, *MOVES, *STATES, *CONVOLUTIONS, *TRAINING]
+
+
+def test_every_operator_has_a_case():
+    assert set(FORMULAS) - {case[1] for case in CASES} == set()
 
 
 @pytest.mark.parametrize(
