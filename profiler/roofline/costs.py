@@ -12,7 +12,7 @@ here: activations usually come from a cache, weights from DRAM when the model is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -36,6 +36,7 @@ class Cost:
     read_bytes: int  # activations and cache read
     write_bytes: int
     formula: str
+    cache_bytes: int | None = None  # part of read_bytes: of a cache or recurrent state; None: the graph is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def node_cost(op: str, result: Tensor, sources: Sequence[Tensor], experts_used: 
     each: exactly k for one token, usually too many for more. The FLOPs are those of all k·T rows in either case.
     """
     counted = _counted(op, *_with_local_keys(result, sources), experts_used)
-    return None if counted is None else counted[0]
+    return None if counted is None else replace(counted[0], cache_bytes=None)
 
 
 def graph_costs(
@@ -110,7 +111,6 @@ def graph_costs(
             unknown += 1
             continue
         cost, reads = counted
-        costs[node] = cost
         read += cost.read_bytes
         written += cost.write_bytes
         if cost.flops is None:
@@ -123,6 +123,7 @@ def graph_costs(
                 weight_read[k] = weight_read.get(k, 0) + size
             elif k in caches:
                 here[k] = here.get(k, 0) + size
+        costs[node] = replace(cost, cache_bytes=sum(here.values())) if here else cost
         for k, size in here.items():
             cache_read[k] = max(cache_read.get(k, 0), size)
     total = GraphCost(
@@ -153,6 +154,7 @@ def _counted(
         read_bytes=sum(reads) - of_weights,
         write_bytes=formula.writes(result, sources),
         formula=formula.name,
+        cache_bytes=0,
     )
     return cost, reads
 

@@ -88,7 +88,7 @@ def terms(cost: Cost, roof: Roof) -> Terms:
     compute = None
     if cost.flops is not None:
         compute = 0.0 if not cost.flops else cost.flops / peak.value * 1e9 if peak is not None else None
-    far = cost.weight_bytes + (cost.read_bytes if reads_cache(cost) else 0)
+    far = cost.weight_bytes + from_cache(cost)
     near = cost.weight_bytes + cost.read_bytes + cost.write_bytes - far
     parts = [(far, roof.weights_from()), (near, roof.activations_from(near))]
     dram, llc, l2 = (roof.bandwidth(what) for what in ("dram_read", "llc_read", "l2_read"))
@@ -108,9 +108,15 @@ def terms(cost: Cost, roof: Roof) -> Terms:
     )
 
 
-def reads_cache(cost: Cost) -> bool:
-    """Attention reads the KV cache, which is as far away as the weights."""
-    return cost.formula == "attention" or (cost.formula == "gemm" and not cost.weight_bytes)
+def from_cache(cost: Cost) -> int:
+    """Bytes of the KV cache and of recurrent states, which are as far away as the weights.
+
+    Of an operator by itself: all that attention reads.
+    """
+    if cost.cache_bytes is not None:
+        return cost.cache_bytes
+    attention = cost.formula == "attention" or (cost.formula == "gemm" and not cost.weight_bytes)
+    return cost.read_bytes if attention else 0
 
 
 def _memory(

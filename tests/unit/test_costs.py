@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flowprof.profiler.binaries.elf import ElfFile
+from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
 from flowprof.profiler.roofline.cost_bytes import distinct_experts
 from flowprof.profiler.roofline.cost_formulas import FORMULAS, formula_of
 from flowprof.profiler.roofline.costs import Cost, GraphCost, Tensor, graph_costs, node_cost
+from flowprof.profiler.roofline.least_time import Roof, from_cache, terms
 
 BLOCKS = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "i32": (1, 4), "i64": (1, 8),
           "q8_0": (32, 34), "q4_K": (256, 144)}  # fmt: skip
@@ -486,14 +488,31 @@ def test_decode_reads_the_cells_in_use_and_writes_one():
     assert total.kv_bytes == 3 * 2 * 32768  # 32·2·256·2 of K and of V, not the 1024 cells
     assert total.unknown == 0
     by_name = {columns["name"][at]: cost for at, cost in costs.items()}
-    assert by_name["cache_k_l0 (view)"] == Cost(0.0, "", 0, 64 * 4 + 8, 128, "copy")  # one row of 64 f16
-    assert by_name["kq-2"].read_bytes == 32768 + 512
+    assert by_name["cache_k_l0 (view)"] == Cost(0.0, "", 0, 64 * 4 + 8, 128, "copy", 0)  # one row of 64 f16
+    assert (by_name["kq-2"].read_bytes, by_name["kq-2"].cache_bytes) == (32768 + 512, 32768)
     assert sorted(costs) == [at for at, runs in enumerate(columns["executes"]) if runs]
     # per layer: products 2·128·(128 + 64 + 64 + 128) = 98304, attention 2·2·32·256·4 = 131072, softmax 5·1024,
     # rms norm 384, its weight 128, rope 384, add 128; then the output 2·128·1000
     assert total.flops == 3 * (98304 + 131072 + 5120 + 384 + 128 + 384 + 128) + 256000
     assert total.read_bytes == sum(cost.read_bytes for cost in costs.values())
     assert total.write_bytes == sum(cost.write_bytes for cost in costs.values())
+
+
+def test_a_recurrent_state_is_as_far_away_as_the_weights():
+    """One of 4 stored states of 16·8·4 f32 = 2048 bytes; the rest of what the scan reads was computed just now."""
+    g = Graph()
+    states = g.leaf("cache_s_l0", "f32", 512, 4)
+    view = g.node("VIEW", "", (16, 8, 4, 4), [states], runs=False)
+    new = [g.leaf(f"inp_{ne}", "f32", *ne) for ne in ((8, 4, 2, 1), (4, 2, 1), (1, 4), (16, 1, 2, 1), (16, 1, 2, 1))]
+    scan = g.node("SSM_SCAN", "", (576,), [view, *new, g.leaf("inp_ids", "i32", 1)])
+    costs, total = graph_costs(g.columns())
+    assert (costs[scan].read_bytes, costs[scan].cache_bytes, total.kv_bytes) == (2612, 2048, 2048)
+    ceilings = Ceilings("", tuple(Ceiling(what, "", 1, 1e9, 1e9, 1e9, "") for what in ("dram_read", "llc_read")))
+    least = terms(costs[scan], Roof(ceilings, 1, 1 << 20, 1 << 30))
+    assert least.dram_ns == pytest.approx(2048.0) and least.bytes == 2612 + 2304
+    alone = node_cost("SSM_SCAN", f32(8), [f32(8)] * 6)
+    assert alone.cache_bytes is None and from_cache(alone) == 0
+    assert from_cache(node_cost("MUL_MAT", f32(8, 1), [f16(8, 8), f32(8, 1)])) == 8 * 8 * 2 + 8 * 4
 
 
 def test_a_cache_without_a_name_is_what_the_graph_writes_into():
