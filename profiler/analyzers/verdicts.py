@@ -59,6 +59,10 @@ CEILINGS = Need(
     "SELECT count(*) > 0 FROM ceiling",
     "no ceilings; flowprof calibrate, then record again, or report --ceilings FILE",
 )
+SHAPES = Need(
+    "SELECT count(*) > 0 FROM graph_node WHERE NOT leaf AND ne IS NOT NULL AND sources IS NOT NULL",
+    "no shapes; the graphs' tensors could not be read: record again (list-probes PID says what is known of the build)",
+)
 BUILDS_SQL = "SELECT DISTINCT instructions FROM module WHERE engine = 'ggml' AND instructions IS NOT NULL"
 
 
@@ -188,4 +192,4 @@ def _notes(
     return notes
 
 
-ANALYZER = Analyzer("verdicts", "What bounds each operator", (GRAPHS, OPERATORS, CEILINGS), analyze)
+ANALYZER = Analyzer("verdicts", "What bounds each operator", (GRAPHS, OPERATORS, SHAPES, CEILINGS), analyze)

@@ -14,6 +14,7 @@ import pytest
 from flowprof.profiler.analyzers import verdict_waits, verdicts
 from flowprof.profiler.analyzers.verdict_findings import findings
 from flowprof.profiler.analyzers.verdict_waits import cause
+from flowprof.profiler.machine import ceilings_file
 from flowprof.profiler.machine.ceilings import DISTURBED, Ceiling, Ceilings
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.roofline.costs import Cost
@@ -382,15 +383,40 @@ def test_losses_above_the_limit_withhold_everything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["UPDATE graph_node SET ne = NULL", "UPDATE graph_node SET ne = [1, 2]", "UPDATE graph_node SET sources = [99999]",
-     "UPDATE graph_node SET data_bytes = NULL", "DELETE FROM graph_node WHERE node_index = 3",
-     "UPDATE graph_node SET sources = NULL"],
+    ["UPDATE graph_node SET ne = NULL WHERE leaf", "UPDATE graph_node SET ne = [1, 2]",
+     "UPDATE graph_node SET sources = [99999]", "UPDATE graph_node SET data_bytes = NULL",
+     "DELETE FROM graph_node WHERE node_index = 3",
+     "UPDATE graph_node SET sources = NULL WHERE node_index % 2 = 0"],
 )  # fmt: skip
 def test_lost_shapes_are_unknown(tmp_path: Path, change: str) -> None:
     report = made(tmp_path, Synthetic(ceilings=CEILINGS), lambda db: db.execute(change))
     assert {one.bound for one in table(report).rows} == {"unknown"}
     assert table(report).phases == ()
     assert not [finding for finding in report.findings if finding.id.startswith("verdicts.")]
+
+
+@pytest.mark.parametrize("column", ["ne", "sources"])
+def test_a_recording_without_shapes(tmp_path: Path, column: str) -> None:
+    lost = f"UPDATE graph_node SET {column} = NULL"
+    report = made(tmp_path, Synthetic(ceilings=CEILINGS), lambda db: db.execute(lost))
+    outcome = report.section("verdicts")
+    assert outcome.status == "skipped" and outcome.reason.startswith("no shapes; ") and "record again" in outcome.reason
+
+
+def faster(one: Ceiling) -> Ceiling:
+    return replace(one, value=one.value * 50, low=one.low * 50, high=one.high * 50, source="measured here")
+
+
+def test_a_recording_from_another_machine_keeps_its_ceilings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = table(made(tmp_path, Synthetic(ceilings=CEILINGS)))
+    monkeypatch.setenv("FLOWPROF_CACHE", str(tmp_path / "cache"))
+    here = Ceilings("here", tuple(faster(one) for one in own.ceilings))
+    (tmp_path / "cache").mkdir()
+    ceilings_file.save(here, tmp_path / "cache" / ceilings_file.cache_name())
+    assert ceilings_file.cached() == here
+    with Recording.open(str(tmp_path / "a.duckdb")) as recording:
+        again = table(build_report(recording))
+    assert again == own and not any("measured here" in one.source for one in again.ceilings)
 
 
 def test_a_model_that_fits_the_cache_is_not_bound_by_dram(tmp_path: Path) -> None:
