@@ -1,10 +1,11 @@
 """Where a torch tensor keeps its shape, strides and data type: derived from the target's own torch, not from a table.
 
 The layout of at::TensorImpl changes between versions, and there is no debug information. So the target's own
-interpreter is started once, outside of the target, as its user and in its mount namespace, with the torch that the
-target has loaded. It makes tensors of unusual sizes and types and prints the bytes of each TensorImpl
-(`Tensor._cdata`); where the known numbers stand in them is the layout. It must hold for all of them. Kept per
-build-id; an answer from an earlier run is checked like a fresh one, and asked for again if it does not stand.
+interpreter is started once, outside of the target, as its user (which only root can be in another's place) and in its
+mount namespace, with the torch that the target has loaded. It makes tensors of unusual sizes and types and prints the
+bytes of each TensorImpl (`Tensor._cdata`); where the known numbers stand in them is the layout. It must hold for all of
+them. Kept per build-id; an answer from an earlier run is checked like a fresh one, and asked for again if it does not
+stand.
 """
 
 from __future__ import annotations
@@ -181,6 +182,10 @@ def _ask(target: Target, module: Module) -> str:
     except (OSError, IndexError, ValueError) as error:
         raise LayoutUnknown(f"process {target.pid} cannot be looked at: {error}") from error
     try:
+        if os.geteuid() not in (0, uid):
+            raise LayoutUnknown(
+                f"process {target.pid} is user {uid}'s: only root can start its interpreter as that user"
+            )
         own = os.stat("/proc/self/ns/mnt").st_ino == os.fstat(namespace).st_ino
         ended, said, errors = _run(command, lambda: _become(uid, gid, None if own else namespace))
     except (OSError, subprocess.SubprocessError) as error:

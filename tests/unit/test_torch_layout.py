@@ -199,6 +199,18 @@ def test_a_process_that_is_gone() -> None:
         tensor_layout(gone, module, None)
 
 
+def test_another_users_interpreter_is_never_run_as_oneself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may probe without being root (CAP_SYS_PTRACE, CAP_BPF) cannot become the target's user."""
+    ran = tmp_path / "ran"
+    exe = fake(tmp_path, "exit 3")
+    monkeypatch.setattr(torch_layout, "_run", lambda *_: ran.touch())
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    with pytest.raises(LayoutUnknown, match=f"user {own}'s"):
+        tensor_layout(*target(exe, f"{tmp_path}/torch/lib/libtorch_cpu.so"), None)
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [
