@@ -31,6 +31,8 @@ def show(told: dict[str, Any], out: TextIO) -> None:
     console.print(table)
     say()
     say("All devices and layers together; compute, memory, network: the least time that the resource allows.")
+    if any(one["class"] == "launch" for one in told["operators"]):
+        say("launch: so little work a layer that its launch takes as long, or 5 times its least time as measured.")
     if not told["network_known"]:
         say("The data sheet names no link between these GPUs: the network's time is not known.")
     if told["t_r"] is not None:

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 from flowprof.profiler.analyzers.call_bounds import held_against
-from flowprof.profiler.machine.ceilings import ANY, COLUMNS, Ceiling, Ceilings, from_rows, gpu_ceilings
+from flowprof.profiler.machine.ceilings import ANY, COLUMNS, LAUNCH_NS, Ceiling, Ceilings, from_rows, gpu_ceilings
 from flowprof.profiler.sections.gpu import GpuBound, GpuDevice, GpuGroup
 from flowprof.profiler.store import Recording, read_sql
 from flowprof.profiler.torch import costs as torch_costs
 from flowprof.profiler.torch.costs import Arg, Cost
 from numpy.typing import NDArray
 
-LAUNCH_NS = 5_000  # a slice shorter than that costs its launch as much as its work
 FEW_CALLS = 5
 MAX_GROUPS = 500
 NAME_SQL = "SELECT DISTINCT name FROM gpu_slice ORDER BY name"

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from flowprof.profiler.analyzers import gpu
 from flowprof.profiler.analyzers.call_bounds import WRONG
-from flowprof.profiler.analyzers.gpu_kernels import LAUNCH_NS, NAME_SQL, ceilings_of, counted
+from flowprof.profiler.analyzers.gpu_kernels import NAME_SQL, ceilings_of, counted
 from flowprof.profiler.findings import in_ms
 from flowprof.profiler.intervals import Ints
-from flowprof.profiler.machine.ceilings import ANY, Ceilings
+from flowprof.profiler.machine.ceilings import ANY, LAUNCH_NS, Ceilings
 from flowprof.profiler.overlap import legality, picture, price, same_stream, timeline
 from flowprof.profiler.overlap.interference import Hidden, Interference
 from flowprof.profiler.overlap.legality import Chance, Waits

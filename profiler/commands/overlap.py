@@ -150,14 +150,18 @@ def _saving(found: list[Operator], gpus: Gpus, table: Interference) -> Saving | 
     from flowprof.profiler.overlap import price
 
     gemms = [one for one in found if one.kind == "compute"]
-    if not gemms:
-        return "no operator is bound by arithmetic: there is nothing to hide behind"
     hidden: dict[Hidden, float] = {
         "memory": sum(one.time_s for one in found if one.kind == "memory"),
         "network": sum(one.time_s for one in found if one.kind == "network"),
     }
     if not any(hidden.values()):
         return "no operator is bound by memory or the network: there is nothing to hide"
+    if not gemms:
+        scarce = max(hidden, key=lambda kind: hidden[kind])
+        return (
+            f"no operator is bound by arithmetic, so there is nothing to hide behind: {scarce} is the scarce resource"
+            + (", and nano-batches would read the weights twice" if scarce == "memory" else "")
+        )
     arithmetic = sum(one.time_s for one in gemms)
     if hidden["memory"] > arithmetic:
         return (

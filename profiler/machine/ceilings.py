@@ -18,6 +18,7 @@ What = Literal["dram_read", "llc_read", "l2_read", "gemm"]
 DTYPES = ("f32", "bf16", "f16", "int8", "f8")
 COLUMNS = ("what", "dtype", "threads", "value", "low", "high", "source")
 DISTURBED = "; disturbed: "  # in the source of a figure that was measured while others used the processors
+LAUNCH_NS = 5_000  # on a GPU; work shorter than that costs its launch as much as itself
 ANY = 0  # threads: every number; so it is of a GPU as a whole, too
 _GPUS = Path(__file__).resolve().parents[1] / "data" / "gpus.toml"
 

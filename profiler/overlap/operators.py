@@ -13,8 +13,9 @@ N devices (tensor-parallel), as NanoFlow counts them (arXiv 2408.12757, section 
     Net   2(N − 1)·B·D·L              4(N − 1)·B·D·S·L, through memory and between devices
 
 The least time of an operator is the largest of FLOPs/peak, bytes/bandwidth and network bytes/bandwidth over all
-devices; its class is the resource that takes it. An operator that was measured at LAUNCH times its least time or more
-is bound by none of them: it is too small ("launch").
+devices; its class is the resource that takes it. An operator is bound by none of them when it is too small ("launch"):
+measured at LAUNCH times its least time or more, or, where nothing was measured, with a least time of less than LAUNCH_NS
+a layer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowprof.profiler.machine.ceilings import LAUNCH_NS
 from flowprof.profiler.overlap.cards import Gpus, ModelCard
 
 Class = Literal["compute", "memory", "network", "launch"]
@@ -89,18 +91,18 @@ def operators(
     ]
     each = s * layers
     found = [
-        _operator(name, flops * layers, weights * each, others * each, 0.0, gpus, (measured_s or {}).get(name))
+        _operator(name, flops * layers, weights * each, others * each, 0.0, gpus, layers, (measured_s or {}).get(name))
         for name, flops, weights, others in rows
     ]
     if n > 1:
         moved = 4 * (n - 1) * b * d * s * layers
         adds = 2 * (n - 1) * b * d * layers
-        found.append(_operator("Net", adds, 0.0, moved, moved, gpus, (measured_s or {}).get("Net")))
+        found.append(_operator("Net", adds, 0.0, moved, moved, gpus, layers, (measured_s or {}).get("Net")))
     return found
 
 
 def _operator(
-    name: str, flops: float, weights: float, others: float, net: float, gpus: Gpus, measured: float | None
+    name: str, flops: float, weights: float, others: float, net: float, gpus: Gpus, layers: int, measured: float | None
 ) -> Operator:
     n, memory = gpus.count, weights + others
     times: dict[Class, float] = {
@@ -109,7 +111,7 @@ def _operator(
         "network": net / (n * gpus.net) if gpus.net else 0.0,
     }
     kind: Class = max(times, key=lambda one: times[one])
-    if measured is not None and measured >= LAUNCH * times[kind]:
+    if times[kind] < LAUNCH_NS / 1e9 * layers if measured is None else measured >= LAUNCH * times[kind]:
         kind = "launch"
     return Operator(
         name, flops, memory, weights, net, times["compute"], times["memory"], times["network"], measured, kind
