@@ -81,7 +81,7 @@ def document(report: Report) -> dict[str, Any]:
         "graph": [_graph(one) for one in graph.graphs] if graph else [],
         "drift": asdict(drift) if drift else {},
         "experts": asdict(experts) if experts else {},
-        "gpu": asdict(gpu) if (gpu := report.get(GpuTable)) else {},
+        "gpu": _gpu(report.get(GpuTable), report.get(CudaHost)),
         "torch_operators": asdict(calls) if (calls := report.get(TorchOperators)) else {},
         "overlap": [overlap(one) for one in found.overlaps] if (found := report.get(OverlapTable)) else [],
         "exposure": exposure(found) if found else {},
@@ -145,6 +145,18 @@ def exposure(table: OverlapTable) -> dict[str, Any]:
         "host": asdict(table.host) if table.host else {},
         "refused": list(table.refused),
         "interference": table.interference,
+    }
+
+
+def _gpu(found: GpuTable | None, host: CudaHost | None) -> dict[str, Any]:
+    """Null is what was not observed. Without a GPU's own trace the graphs' share is that of the calls that launch."""
+    if found:
+        return asdict(found) | {"graph_launch_basis": "of kernels"}
+    share = host.graph_launch_share if host else None
+    times = ("busy_ns", "idle_ns", "exposed_copy_ns", "exposed_comm_ns")
+    return dict.fromkeys(times) | {
+        "graph_launch_share": share,
+        "graph_launch_basis": None if share is None else "of launching calls",
     }
 
 

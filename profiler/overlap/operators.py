@@ -14,8 +14,8 @@ N devices (tensor-parallel), as NanoFlow counts them (arXiv 2408.12757, section 
 
 The least time of an operator is the largest of FLOPs/peak, bytes/bandwidth and network bytes/bandwidth over all
 devices; its class is the resource that takes it. An operator is bound by none of them when it is too small ("launch"):
-measured at LAUNCH times its least time or more, or, where nothing was measured, with a least time of less than LAUNCH_NS
-a layer.
+measured at LAUNCH times its least time or more, or, where nothing was measured, with a least time a layer of less than
+LAUNCH_NS.
 """
 
 from __future__ import annotations

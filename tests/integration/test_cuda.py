@@ -276,7 +276,11 @@ def test_gpu_time_is_not_invented(built: Built, tmp_path: Path) -> None:
     out = io.StringIO()
     terminal.show(report, out, 100)
     assert "GPU execution not observed" in out.getvalue()
-    assert json.loads(json_viewer.render(report))["gpu"] == {}
+    told = json.loads(json_viewer.render(report))
+    times = dict.fromkeys(("busy_ns", "idle_ns", "exposed_copy_ns", "exposed_comm_ns"))
+    share = told["cuda_host"]["graph_launch_share"]
+    assert share > 0
+    assert told["gpu"] == {**times, "graph_launch_share": share, "graph_launch_basis": "of launching calls"}
 
 
 def test_a_recording_with_a_budget_has_windows(built: Built, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from synthetic import Synthetic
 from synthetic import write as write_recording
 from traces import Event, imported, kineto, nsys, nsys_tables, slice_, step, work
 
+GPU_KEYS = ("busy_ns", "idle_ns", "exposed_copy_ns", "exposed_comm_ns", "graph_launch_share", "graph_launch_basis")
+
 
 def test_union_and_length() -> None:
     random = np.random.default_rng(3)
@@ -171,12 +173,10 @@ def test_every_viewer_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
             document = json.loads(json_viewer.render(report))
         assert "imported" in out.getvalue()
         if name == "cpu":
-            assert document["gpu"] == {}
+            assert document["gpu"] == dict.fromkeys(GPU_KEYS)
             assert "GPU execution not observed" in out.getvalue()
         else:
-            assert {"busy_ns", "idle_ns", "exposed_copy_ns", "exposed_comm_ns", "graph_launch_share"} <= set(
-                document["gpu"]
-            )
+            assert set(GPU_KEYS) <= set(document["gpu"]) and document["gpu"]["graph_launch_basis"] == "of kernels"
             assert 'id="gpu"' in page and "GPU work" in out.getvalue()
         operators = next(one for one in document["sections"] if one["name"] == "operators")
         assert operators["status"] == "skipped" and "imported from" in operators["reason"]

@@ -34,8 +34,8 @@ def test_table_2(name: str) -> None:
     found = {one.name: one for one in of_the_paper(measured_s=MEASURED)}
     one = found[name]
     # The paper prints one or two decimals; its 2.1 GB of PfAttn are 2.01 by its own formula for attention. With the new
-    # keys and values written in attention, too (they are KQV's result already), DecAttn has 462.16, but PfAttn 2.24, and
-    # 0.14 ms where 0.13 are printed.
+    # keys and values written in attention, too (they are KQV's result already), DecAttn has 462.16, but PfAttn 2.24,
+    # and 0.14 ms where 0.13 are printed.
     assert one.flops / 1e9 == pytest.approx(gflop, rel=0.01)
     assert one.memory_bytes / 1e9 == pytest.approx(memory_gb, rel=0.045 if name == "PfAttn" else 0.01)
     assert one.net_bytes / 1e9 == pytest.approx(net_gb, rel=0.01)
