@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flowprof.profiler.analyzers.contract import recorded_ceilings
-from flowprof.profiler.diff import known
+from flowprof.profiler.diff import builds, known
 from flowprof.profiler.diff.result import Difference
 from flowprof.profiler.machine.host import SETTINGS
 from flowprof.profiler.store import Recording, read_sql
@@ -24,10 +24,6 @@ SELECT weight_types, 8 * weight_bytes / parameters FROM model WHERE weight_bytes
 ORDER BY parameters DESC LIMIT 1
 """
 ENGINE_SQL = "SELECT DISTINCT engine FROM module WHERE engine IS NOT NULL ORDER BY engine LIMIT 20"
-BUILD_SQL = """
-SELECT DISTINCT engine, coalesce(engine_version, ''), coalesce(build_id, '') FROM module
-WHERE engine IS NOT NULL ORDER BY ALL LIMIT 20
-"""
 INSTRUCTIONS_SQL = """
 SELECT string_agg(DISTINCT name, ' ' ORDER BY name) FROM (SELECT unnest(string_split(instructions, ' ')) AS name
 FROM module WHERE engine = 'ggml' AND instructions IS NOT NULL) WHERE name <> ''
@@ -73,12 +69,6 @@ def engine(recording: Recording) -> str:
     return ", ".join(sorted(names))
 
 
-def _build(recording: Recording) -> str:
-    rows = [row for row in recording.rows(BUILD_SQL) if row[1] or row[2]]
-    chosen = [row for row in rows if row[0] not in SERVING] or rows
-    return ", ".join(f"{name} {version} {build[:12]}".strip().replace("  ", " ") for name, version, build in chosen)
-
-
 def _quantisation(recording: Recording) -> str:
     rows = recording.rows(QUANTISATION_SQL)
     return f"{rows[0][0] or 'unknown types'} ({rows[0][1]:.1f} bits a weight)" if rows else ""
@@ -119,7 +109,6 @@ FACTS = (
     Fact("model file", 0.05, "the files have other names; what they hold is compared above", _single(NAME_SQL)),
     Fact("quantisation", 0.4, "other types of weights are other bytes to read and other kernels", _quantisation),
     Fact("attention", 0.3, "attention is computed another way: its operators are not the same ones", _attention),
-    Fact("engine build", 0.2, "its kernels and fusions may be others", _build),
     Fact("built for", 0.3, "its kernels use other instructions", _single(INSTRUCTIONS_SQL), optional=True),
     Fact("threads", 0.3, "the work is shared by another number of threads", threads),
     Fact("host", 0.05, "the recordings are of two hosts", _meta("host")),
@@ -139,7 +128,7 @@ FACTS = (
 
 def differences(sides: known.Sides) -> list[Difference]:
     """Every fact of the set-up."""
-    found = [_engines(sides), _models(sides)]
+    found = [_engines(sides), _models(sides), _builds(sides)]
     for fact in FACTS:
         told = known.words(fact.what, known.each(sides, fact.read), fact.weight, fact.why)
         if told.a or told.b or not fact.optional:
@@ -153,6 +142,23 @@ def _engines(sides: known.Sides) -> Difference:
     if of_a & of_b:
         return known.words("engine", told, 0.4, "part of the work runs on another engine")
     return known.words("engine", told, known.FORBIDS, "two engines have no operators in common")
+
+
+def _builds(sides: known.Sides) -> Difference:
+    """Of all recordings of a side together."""
+    told = known.each(sides, _engine_builds)
+    a, b = ([", ".join(map(str, one)) for one in side] for side in told)
+    found = known.words("engine build", (a, b), 0.2, "its kernels and fusions may be others")
+    if found.sameness == "unknown":
+        return found
+    a_builds, b_builds = ([one for some in side for one in some] for side in told)
+    apart = any(builds.only(a_builds, b_builds))
+    return known.difference(found.what, apart, (found.a, found.b), found.weight, found.why)
+
+
+def _engine_builds(recording: Recording) -> tuple[builds.Build, ...]:
+    found = builds.builds(recording)
+    return tuple(one for one in found if one.engine not in SERVING) or found
 
 
 def _models(sides: known.Sides) -> Difference:

@@ -34,7 +34,8 @@ class Facts:
     threads: int = 2
     cpus: str = "0-1"
     meta: dict[str, str] = field(default_factory=dict)
-    build: str = "aaaa"
+    build: str | None = "aaaa"
+    version: str = "1"
     instructions: str | None = None  # that the build uses
     neighbours: dict[str, float] = field(default_factory=dict)  # name → processors used
     stalls: tuple[tuple[str, float], ...] = ()
@@ -162,7 +163,7 @@ def _write(recording: Recording, facts: Facts) -> None:
             "path": ["/lib/libggml.so"],
             "build_id": [facts.build],
             "engine": ["ggml"],
-            "engine_version": ["1"],
+            "engine_version": [facts.version],
             "instructions": [facts.instructions],
         },
     )

@@ -197,6 +197,20 @@ def test_the_phase_mix_is_told_but_weighs_little(compare: Compare, base: Path, t
     assert "prefill" in mix.a and "decode" in mix.b
 
 
+@pytest.mark.parametrize(
+    ("sql", "sameness"),
+    [
+        ("UPDATE module SET engine_version = 'b7342 unknown'", "same"),
+        ("UPDATE module SET build_id = NULL", "same"),
+        ("UPDATE module SET build_id = NULL, engine_version = 'b7400'", "different"),
+        ("UPDATE module SET build_id = NULL, engine_version = NULL", "unknown"),
+    ],
+)
+def test_a_build_is_told_by_its_id(compare: Compare, base: Path, tmp_path: Path, sql: str, sameness: str) -> None:
+    """By its version only where a side does not know the id."""
+    assert told(compare([base], change(base, tmp_path / "b.duckdb", sql)), "engine build").sameness == sameness
+
+
 @pytest.mark.parametrize("how", ["the same file", "a copy"])
 def test_one_recording_twice_is_refused(compare: Compare, base: Path, tmp_path: Path, how: str) -> None:
     copy = tmp_path / "copy.duckdb"

@@ -123,6 +123,10 @@ CASES: dict[str, tuple[str, str, float | None, Sequence[Row], Facts, Facts]] = {
         "engine build", "Another build of ggml; ffn changed most", 1.0,
         [row(UP, 10, 14, **SAME)], Facts(instructions="avx2"), Facts(build="bbbb"),
     ),
+    "another version": (
+        "engine build", "Another build of ggml; ffn changed most", 1.0,
+        [row(UP, 10, 14, **SAME)], Facts(build=None), Facts(version="2"),
+    ),
     "another processor": (
         "machine", "Another machine: processor: EPYC → Xeon", 1.0, [row(UP, 10, 14, **SAME)],
         Facts(meta={"cpu_model": "EPYC"}), Facts(meta={"cpu_model": "Xeon"}),
@@ -223,6 +227,8 @@ SILENT: dict[str, tuple[str, Sequence[Row], Facts, Facts]] = {
     "batches of the same size": ("batch", [row(UP, 1, 3)], Facts(tokens=(512, 511)), Facts(tokens=(500,) * 4)),
     "a fault or two": ("paging", [waiting(0, 0.01, "fault")], Facts(), Facts(faults=2)),
     "the same build": ("build", [row(UP, 10, 20)], Facts(), Facts()),
+    "the same build by another name": ("build", [row(UP, 10, 20)], Facts(), Facts(version="1 unknown")),
+    "a build that is not known": ("build", [row(UP, 10, 20)], Facts(), Facts(build=None)),
     "one machine": (
         "machine", [row(UP, 10, 20)], Facts(meta={"cpu_model": "EPYC", "smt": "on"}), Facts(meta={"cpu_model": "EPYC"}),
     ),

@@ -1,6 +1,7 @@
 """Another build of the engine.
 
-Fires when the build ids of the engine's binaries differ and a phase changed. What no rule before it explains of the
+Fires when the engine's binaries differ (by their build ids; by versions where one side knows no ids: builds.py) and a
+phase changed. What no rule before it explains of the
 operators' own work and of what only one build runs is the build's as far as anybody can tell; the evidence says which
 blocks changed by how much, the claim which instruction sets its kernels gained or lost. Confidence is medium: a build
 may differ in nothing that matters here.
@@ -13,22 +14,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from flowprof.profiler.diff.builds import SHOWN, Build, builds, only
 from flowprof.profiler.diff.causes.change import HOST, changes
 from flowprof.profiler.diff.causes.claim import Claim
-from flowprof.profiler.diff.causes.setup import agreed, builds, instructions
+from flowprof.profiler.diff.causes.setup import agreed, instructions
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
 from flowprof.profiler.findings import in_ms
-
-SHOWN = 12  # characters of a build id
 
 
 def causes(compared: Compared) -> Sequence[Claim]:
     a, b = agreed(compared.pair.a, builds), agreed(compared.pair.b, builds)
     if not a or not b:
         return []
-    before, after = sorted(set(a) - set(b)), sorted(set(b) - set(a))
-    common = {engine for engine, *_ in before} & {engine for engine, *_ in after}
+    before, after = only(a, b)
+    common = {one.engine for one in before} & {one.engine for one in after}
     if not common:
         return []
     told = [f"{engine}: {_named(before, engine)} → {_named(after, engine)}" for engine in sorted(common)]
@@ -68,9 +68,6 @@ def _other_instructions(a: frozenset[str] | None, b: frozenset[str] | None) -> s
     return (f", without {lost}" if lost else "") + (f", with {gained}" if gained else "")
 
 
-def _named(modules: Sequence[tuple[str, str, str]], engine: str) -> str:
-    return ", ".join(
-        f"{version} ({build[:SHOWN]})" if version else build[:SHOWN]
-        for name, version, build in modules
-        if name == engine
-    )
+def _named(modules: Sequence[Build], engine: str) -> str:
+    mine = [one for one in modules if one.engine == engine]
+    return ", ".join(" ".join(filter(None, (one.version, one.build_id[:SHOWN]))) for one in mine)

@@ -22,10 +22,6 @@ SELECT l.phase, count(DISTINCT o.ith) FROM op_exec o JOIN last l USING (exec_id)
 """
 AFFINITY_SQL = "SELECT DISTINCT cpus FROM thread WHERE ith IS NOT NULL AND cpus <> ''"
 ALLOWED_SQL = "SELECT max(cpus_allowed) FROM process"
-MODULE_SQL = """
-SELECT DISTINCT engine, coalesce(engine_version, ''), coalesce(build_id, '') FROM module
-WHERE build_id IS NOT NULL AND engine IS NOT NULL ORDER BY ALL
-"""
 INSTRUCTIONS_SQL = "SELECT instructions FROM module WHERE engine = 'ggml' AND instructions IS NOT NULL"
 MAX_PROCESSORS = 4096
 
@@ -55,12 +51,6 @@ def processors(recording: Recording) -> int:
     for (text,) in recording.rows(AFFINITY_SQL):
         allowed |= numbers(text)
     return len(allowed) or int(recording.rows(ALLOWED_SQL)[0][0] or 0)
-
-
-@once
-def builds(recording: Recording) -> tuple[tuple[str, str, str], ...]:
-    """(engine, its version, build id) of its binaries."""
-    return tuple((str(engine), str(version), str(build)) for engine, version, build in recording.rows(MODULE_SQL))
 
 
 @once
