@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from flowprof.profiler.diff.causes import CAUSES
 from flowprof.profiler.diff.causes.change import Change, changes, worth_telling
 from flowprof.profiler.diff.causes.claim import Cell, Claim
+from flowprof.profiler.diff.causes.differing import besides
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause, Row
 from flowprof.profiler.findings import in_ms
@@ -47,8 +48,9 @@ def ranked(compared: Compared) -> tuple[Cause, ...]:
             one = _place(claim, left, changed, compared)
             if one is not None:
                 placed.append(one)
+    others = besides(compared.pair)
     for change in changed.values():
-        placed += _unexplained(change, left, any(one.cause.phase == change.phase for one in placed))
+        placed += _unexplained(change, left, others, any(one.cause.phase == change.phase for one in placed))
     whole = [change for change in changed.values() if change.shift.significant]
     direction = -1.0 if whole and all(change.sign < 0 for change in whole) else 1.0
 
@@ -105,7 +107,7 @@ def _tokens(compared: Compared, phase: str) -> float:
 # ------------------------------------------------------------------ rows that nothing explains
 
 
-def _unexplained(change: Change, left: dict[Cell, float], explained: bool) -> list[_Placed]:
+def _unexplained(change: Change, left: dict[Cell, float], others: Sequence[str], explained: bool) -> list[_Placed]:
     """Rows of which half is left over; where the phase as a whole did not change, also those with a longer tail."""
     shift = change.shift
     least = MIN_SHARE * abs(shift.delta_ns_per_token) if shift.significant else 0.0
@@ -127,10 +129,10 @@ def _unexplained(change: Change, left: dict[Cell, float], explained: bool) -> li
     }
     told = worth_telling(change, changed, not explained)
     told += worth_telling(change, tails, not explained and not told)
-    return [_row(change, change.rows[place], open_ns[place]) for place in told]
+    return [_row(change, change.rows[place], open_ns[place], others) for place in told]
 
 
-def _row(change: Change, row: Row, ns: float) -> _Placed:
+def _row(change: Change, row: Row, ns: float, others: Sequence[str]) -> _Placed:
     a_ns, b_ns = row.a_ns_per_token, row.b_ns_per_token
     if not row.significant:
         said = "takes as long as before on average, but its slowest steps changed"
@@ -147,6 +149,7 @@ def _row(change: Change, row: Row, ns: float) -> _Placed:
         evidence.append(f"in layers {', '.join(map(str, row.layers[:20]))} only")
     if row.matched:
         evidence.append(row.matched)
+    evidence += others
     kind = row.kind if row.kind != "unattributed" else "operator"
     cause = Cause(
         claim=f"{row.name} {said}; nothing recorded explains it",

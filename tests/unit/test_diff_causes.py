@@ -108,7 +108,7 @@ CASES: dict[str, tuple[str, str, float | None, Sequence[Row], Facts, Facts]] = {
     ),
     "another build": (
         "engine build", "Another build of ggml; attention changed most", 1.0,
-        [row("MUL_MAT Qcur", 10, 14, block="attention", **SAME), row(UP, 10, 11, **SAME)], Facts(), Facts(build="bbbb"),
+        [row("MUL_MAT Qcur", 10, 14, block="attention", **SAME), row(UP, 10, 12, **SAME)], Facts(), Facts(build="bbbb"),
     ),
     "a build for an older processor": (
         "engine build", "Another build of ggml, without amx_int8 avx512_vnni; ffn changed most", 1.0,
@@ -208,6 +208,36 @@ def found(given: Compared) -> tuple[Cause, ...]:
     causes = ranked(given)
     print(*causes, sep="\n")  # shown when a test fails
     return causes
+
+
+OTHERS = {
+    "kernel: 6.1 → 6.2": (Facts(meta={"kernel": "6.1"}), Facts(meta={"kernel": "6.2"})),
+    "governor: performance → powersave": (
+        Facts(meta={"cpu_governor": "performance"}), Facts(meta={"cpu_governor": "powersave"}),
+    ),
+    "processor: EPYC → Xeon": (Facts(meta={"cpu_model": "EPYC"}), Facts(meta={"cpu_model": "Xeon"})),
+    "ggml: 1 aaaa → 1 bbbb": (Facts(), Facts(build="bbbb")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fact", OTHERS)
+@pytest.mark.parametrize("known", [SAME, {}])
+def test_one_operator_is_not_blamed_on_what_all_share(compared: Maker, fact: str, known: dict[str, Any]) -> None:
+    """It is named, and what differs besides is in its evidence; when all change it is the cause, and rows are named."""
+    one = [row(UP, 10, 11, **known), row(DOWN, 10, 10, **known), row(OUT, 10, 10, **known)]
+    (first,) = found(compared(one, *OTHERS[fact]))
+    assert first.kind == ("own work" if known else "operator") and UP in first.claim and first.share == 1.0
+    assert f"what differs besides, and may be why: {fact}" in first.evidence
+    every = [row(name, 10, ms, **known) for name, ms in ((UP, 11), (DOWN, 11.5), (OUT, 12))]
+    first, *others = found(compared(every, *OTHERS[fact]))
+    assert first.kind in ("machine", "engine build") and fact in (*first.evidence, first.claim) and not others
+    assert first.evidence[-1] == f"most of it: {OUT} +2 ms, {DOWN} +1.5 ms, {UP} +1 ms per token"
+
+
+def test_another_program_is_not_blamed_for_one_operator(compared: Maker) -> None:
+    rows = [row(UP, 10, 11, **SAME), row(DOWN, 10, 10, **SAME), row(OUT, 10, 10, **SAME)]
+    (first,) = found(compared(rows, Facts(), Facts(neighbours={"stream": 1.0})))
+    assert first.kind == "own work" and UP in first.claim
 
 
 # ---------------------------------------------------------------------- rules that must stay silent

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from flowprof.profiler.diff.causes.change import HOST, Change, changes
 from flowprof.profiler.diff.causes.claim import Claim
+from flowprof.profiler.diff.causes.differing import besides
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause, Row
 from flowprof.profiler.findings import in_ms
@@ -24,6 +25,7 @@ MAX_CLAIMS = 5
 
 def causes(compared: Compared) -> Sequence[Claim]:
     found = []
+    others = besides(compared.pair)
     for change in changes(compared):
         groups: dict[tuple[bool, str], list[Row]] = defaultdict(list)
         for row in change.rows.values():
@@ -34,11 +36,11 @@ def causes(compared: Compared) -> Sequence[Claim]:
             ):
                 groups[row.a_ns_per_token is None, row.op or row.name].append(row)
         ranked = sorted(groups.items(), key=lambda item: -abs(sum(row.delta_ns_per_token for row in item[1])))
-        found += [_claim(change, op, rows, new) for (new, op), rows in ranked[:MAX_CLAIMS]]
+        found += [_claim(change, op, rows, new, others) for (new, op), rows in ranked[:MAX_CLAIMS]]
     return found
 
 
-def _claim(change: Change, op: str, rows: Sequence[Row], new: bool) -> Claim:
+def _claim(change: Change, op: str, rows: Sequence[Row], new: bool, others: Sequence[str]) -> Claim:
     ns = sum(row.delta_ns_per_token for row in rows)
     calls = sum((row.calls_per_token[1 if new else 0] or 0.0) for row in rows)
     kind = "copy " * any(word in op for word in COPIES)
@@ -53,6 +55,7 @@ def _claim(change: Change, op: str, rows: Sequence[Row], new: bool) -> Claim:
             evidence=(
                 f"{in_ms(abs(ns))} per {change.per} of {change.phase}" + (f" in {calls:.3g} calls" if calls else ""),
                 *(f"{row.name}: {in_ms(abs(row.delta_ns_per_token))}" for row in rows[:3] if len(rows) > 1),
+                *others,
             ),
             next="See what changed in the graph or the program around it; report --html shows it in the timeline.",
             phase=change.phase,

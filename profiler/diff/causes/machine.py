@@ -1,9 +1,10 @@
 """Another machine, other settings of it, or other load beside the engine.
 
-Fires in phases that changed when the recordings' processor model, number of processors, kernel or one of the recorded
-settings (governor, highest clock, turbo, SMT, huge pages, NUMA) differs; and, of one and the same machine, when other
-programs used a quarter of a processor more (or less) than before. What no rule before it explains of the operators' own
-work, and of the time between graphs, is explained: memory bandwidth, shared caches and the clock are everybody's.
+Fires in phases that changed all over (broad.py) when the recordings' processor model, number of processors, kernel or
+one of the recorded settings (governor, highest clock, turbo, SMT, huge pages, NUMA) differs; and, of one and the same
+machine, when other programs used a quarter of a processor more (or less) than before. What no rule before it explains
+of the operators' own work, and of the time between graphs, is explained: memory bandwidth, shared caches and the clock
+are everybody's. Where single operators changed, they are the claim, and what differs is in its evidence (differing.py).
 Confidence: medium for another processor or setting, low for another kernel and for load, whose part in this nothing
 measures.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flowprof.profiler.diff.causes.broad import broad, largest
 from flowprof.profiler.diff.causes.change import Change, changes, grown
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.causes.neighbours import more_used
@@ -31,25 +33,27 @@ SETTINGS = {
     "smt": "SMT", "transparent_hugepage": "transparent huge pages", "numa_nodes": "NUMA nodes",
     "numa_balancing": "NUMA balancing",
 }  # fmt: skip
+KERNEL = {"kernel": "kernel"}
 
 
 def causes(compared: Compared) -> Sequence[Claim]:
-    changed = changes(compared)
-    if not changed:
-        return []
-    hardware, settings = _differ(compared.pair, HARDWARE), _differ(compared.pair, SETTINGS)
-    kernel = _differ(compared.pair, {"kernel": "kernel"})
+    everywhere = [change for change in changes(compared) if broad(change)]
     found: list[Claim] = []
-    for change in changed:
-        for facts, what, confidence in (
-            (hardware, "Another machine", "medium"),
-            (settings, "The machine is set otherwise", "medium"),
-            (kernel, "Another kernel", "low"),
-        ):
-            if facts:
-                found.append(_claim(change, what, facts, "medium" if confidence == "medium" else "low"))
+    for change in everywhere:
+        found += [_claim(change, *told) for told in facts(compared.pair)]
         found += _load(compared.pair, change)
     return found
+
+
+def facts(pair: Pair) -> list[tuple[str, list[str], Confidence]]:
+    """What differs between the machines, in words; and how sure it is that it matters."""
+    kinds: tuple[tuple[str, dict[str, str], Confidence], ...] = (
+        ("Another machine", HARDWARE, "medium"),
+        ("The machine is set otherwise", SETTINGS, "medium"),
+        ("Another kernel", KERNEL, "low"),
+    )
+    told = [(what, _differ(pair, keys), confidence) for what, keys, confidence in kinds]
+    return [one for one in told if one[1]]
 
 
 def _differ(pair: Pair, keys: dict[str, str]) -> list[str]:
@@ -68,18 +72,19 @@ def _value(side: Side, key: str) -> str:
     return agreed(side, read) or ""
 
 
-def _claim(change: Change, what: str, facts: Sequence[str], confidence: Confidence) -> Claim:
+def _claim(change: Change, what: str, told: Sequence[str], confidence: Confidence) -> Claim:
+    explains = grown(change.of(parts=("work", "barrier")), change.sign)
     return Claim(
         Cause(
-            claim=f"{what}: {', '.join(facts)}",
+            claim=f"{what}: {', '.join(told)}",
             kind="machine",
             share=None,
             confidence=confidence,
-            evidence=tuple(facts),
+            evidence=(*told, *largest(change, explains)),
             next="Record both on one machine in the same state; flowprof calibrate measures what each can do at most.",
             phase=change.phase,
         ),
-        grown(change.of(parts=("work", "barrier")), change.sign),
+        explains,
     )
 
 
@@ -88,6 +93,7 @@ def _load(pair: Pair, change: Change) -> list[Claim]:
     if not used:
         return []
     more = "more" if change.sign > 0 else "less"
+    explains = grown(change.of(parts=("work", "barrier")), change.sign)
     return [Claim(
         Cause(
             claim=f"Other programs use {more} of the machine: {used[0].name}",
@@ -97,10 +103,11 @@ def _load(pair: Pair, change: Change) -> list[Claim]:
             evidence=(
                 *(one.told for one in used[:3]),
                 "how much they slow the engine's own work (memory, caches, clock) is not measured",
+                *largest(change, explains),
             ),
             next="Record again without them.",
             phase=change.phase,
         ),
-        grown(change.of(parts=("work", "barrier")), change.sign),
+        explains,
         measured=False,
     )]  # fmt: skip

@@ -18,6 +18,7 @@ import numpy as np
 from flowprof.profiler.diff.causes.change import Change, changes, worth_telling
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.causes.counters import compared_counters
+from flowprof.profiler.diff.causes.differing import besides
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause, Row
 from flowprof.profiler.findings import in_ms
@@ -29,15 +30,16 @@ MIN_ROWS = 3
 
 def causes(compared: Compared) -> Sequence[Claim]:
     found = []
+    others = besides(compared.pair)
     for change in changes(compared):
         places = [place for place, row in change.rows.items() if row.significant and same_work(row)]
         work = {place: change.cells.get((place, "work"), 0.0) for place in places}
         places = [place for place in places if abs(work[place]) >= 0.5 * abs(change.rows[place].delta_ns_per_token)]
         if _all_alike([change.rows[place] for place in places], change):
-            found.append(_whole(compared, change, places))
+            found.append(_whole(compared, change, places, others))
         else:
             told = worth_telling(change, {place: work[place] for place in places})
-            found += [_one(compared, change, place) for place in told]
+            found += [_one(compared, change, place, others) for place in told]
     return found
 
 
@@ -71,7 +73,7 @@ def rates(row: Row) -> str:
     return ""
 
 
-def _one(compared: Compared, change: Change, place: int) -> Claim:
+def _one(compared: Compared, change: Change, place: int, others: Sequence[str]) -> Claim:
     row = change.rows[place]
     a_ns, b_ns = row.a_ns_per_token or 0.0, row.b_ns_per_token or 0.0
     percent = abs(b_ns / a_ns - 1) * 100 if a_ns else 0.0
@@ -87,6 +89,7 @@ def _one(compared: Compared, change: Change, place: int) -> Claim:
             evidence=(
                 f"{in_ms(a_ns)} → {in_ms(b_ns)} per {change.per} of {change.phase}; FLOPs and bytes are the same",
                 *counted,
+                *others,
             ),
             next=advice,
             phase=change.phase,
@@ -95,7 +98,7 @@ def _one(compared: Compared, change: Change, place: int) -> Claim:
     )
 
 
-def _whole(compared: Compared, change: Change, places: Sequence[int]) -> Claim:
+def _whole(compared: Compared, change: Change, places: Sequence[int], others: Sequence[str]) -> Claim:
     rows = [change.rows[place] for place in places]
     a_ns, b_ns = (sum(row.a_ns_per_token or 0 for row in rows), sum(row.b_ns_per_token or 0 for row in rows))
     slower = b_ns > a_ns
@@ -112,6 +115,7 @@ def _whole(compared: Compared, change: Change, places: Sequence[int]) -> Claim:
                 f"{len(rows)} rows, {in_ms(a_ns)} → {in_ms(b_ns)} per {change.per}, all by about as much; "
                 f"{largest.name}: {rates(largest) or 'rate not known'}",
                 *counted,
+                *others,
             ),
             next=advice,
             phase=change.phase,
