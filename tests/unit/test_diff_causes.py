@@ -147,6 +147,21 @@ CASES: dict[str, tuple[str, str, float | None, Sequence[Row], Facts, Facts]] = {
         "own work", "All of decode takes 20 % longer", 1.0,
         [row(name, 10, 12, **SAME) for name in (UP, DOWN, OUT)], Facts(), Facts(),
     ),
+    "everything is a little slower": (  # each by less than two runs may differ
+        "own work", "All of decode takes 5 % longer for the same work", 1.0,
+        [row(name, 10, 10 + ms, significant=False, **SAME) for name, ms in ((UP, 0.4), (DOWN, 0.5), (OUT, 0.6))],
+        Facts(), Facts(),
+    ),
+    "a little slower, and the work is not known": (
+        "unexplained", "decode takes 5 % longer; nothing recorded explains it", 1.0,
+        [row(name, 10, 10 + ms, significant=False) for name, ms in ((UP, 0.4), (DOWN, 0.5), (OUT, 0.6))],
+        Facts(), Facts(),
+    ),
+    "another kernel, and a little slower": (
+        "machine", "Another kernel: kernel: 6.1 → 6.2", 1.0,
+        [row(name, 10, 10 + ms, significant=False, **SAME) for name, ms in ((UP, 0.4), (DOWN, 0.5), (OUT, 0.6))],
+        Facts(meta={"kernel": "6.1"}), Facts(meta={"kernel": "6.2"}),
+    ),
     "a copy that was not there": (
         "added", "CPY x runs now and did not before: a copy", 1.0,
         [row("CPY x", None, 2, op="CPY", shape="64"), row(UP, 10, 10)], Facts(), Facts(),
@@ -426,6 +441,43 @@ def test_cells_add_up_to_the_row(compared: Maker) -> None:
     assert split(one) == {"runnable": 29 * MS, "barrier": 0.0, "work": -9 * MS}
     (change,) = changes(compared([one]))
     assert sum(change.cells.values()) == one.delta_ns_per_token
+
+
+def test_what_nothing_explains_is_said_of_the_phase(compared: Maker) -> None:
+    """3 of the 11 ms are a hog's; the rest is in rows none of which changed by itself, and is told with them."""
+    rows = [waiting(0, 3, "runnable"), row(DOWN, 40, 46, significant=False), row(OUT, 20, 22, significant=False)]
+    rest, hog = found(compared(rows, Facts(), Facts(stalls=(("hog", 30),))))
+    assert (hog.kind, hog.share) == ("preemption", pytest.approx(3 / 11))
+    assert rest.kind == "unexplained" and rest.share == pytest.approx(8 / 11) and rest.confidence == "low"
+    assert rest.claim == "decode takes 15.7 % longer; nothing recorded explains 73 % of that"
+    assert f"most of it: {DOWN} +6 ms, {OUT} +2 ms per token" in rest.evidence
+    half = [waiting(0, 6, "runnable"), row(DOWN, 40, 45, significant=False)]
+    assert [one.kind for one in found(compared(half, Facts(), Facts(stalls=(("hog", 60),))))] == ["preemption"]
+
+
+def test_a_phase_without_operators_has_a_claim(compared: Maker) -> None:
+    given = compared([row(UP, 10, 11)])
+    (only,) = found(replace(given, rows=()))
+    assert only.claim == "decode takes 10 % longer; nothing recorded explains it" and only.share == 1.0
+    assert "its operators are not known on both sides" in only.evidence[1]
+
+
+def test_a_few_rows_among_many_that_hardly_changed(compared: Maker) -> None:
+    """One by itself; the others together, where they are most of the change."""
+    rows = [row(UP, 10, 13, **SAME), *(row(name, 30, 31.5, significant=False, **SAME) for name in (DOWN, OUT, "Q"))]
+    others, first = found(compared(rows))
+    assert others.claim.startswith("The rest of decode takes 5 % longer") and others.share == pytest.approx(0.6)
+    assert UP in first.claim and first.share == pytest.approx(0.4)
+    alone = [row(UP, 10, 13, **SAME), *(row(name, 30, 30.1, significant=False, **SAME) for name in (DOWN, OUT, "Q"))]
+    (only,) = found(compared(alone))
+    assert UP in only.claim
+
+
+def test_a_variable_stands_before_what_nothing_explains(compared: Maker) -> None:
+    shift = VariableShift("limit", "scan", "table.c:31", "value", (64, 64), (4096, 4096), 64, 4096, 1.0, 0.001, 0,
+                          None, (), ())  # fmt: skip
+    first, second = found(compared([row(UP, 10, 10.6, significant=False)], variables=[shift]))
+    assert (first.kind, second.kind) == ("variable", "unexplained")
 
 
 def test_an_empty_diff_has_no_causes(compared: Maker) -> None:

@@ -43,6 +43,11 @@ class Change:
         """1: slower, -1: faster."""
         return 1.0 if self.shift.delta_ns_per_token >= 0 else -1.0
 
+    def share(self, ns: float) -> float | None:
+        """Of the phase's change; None where that is not significant, or of the other direction."""
+        whole = self.shift.delta_ns_per_token
+        return ns / whole if self.shift.significant and ns * whole > 0 else None
+
     def of(self, rows: Callable[[Row], bool] = lambda _: True, parts: Iterable[Part] = ()) -> dict[Cell, float]:
         """The cells of some rows, and of them only those parts where any are named."""
         wanted = set(parts)
