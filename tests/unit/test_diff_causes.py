@@ -15,7 +15,7 @@ from flowprof.profiler.diff.causes import CAUSES
 from flowprof.profiler.diff.causes.change import changes, split
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.ranking import ranked
-from flowprof.profiler.diff.result import Cause, ResourceShift, Row, VariableShift
+from flowprof.profiler.diff.result import Cause, Part, ResourceShift, Row, VariableShift
 from request_recordings import Server, chats_and_prompt
 
 FLASH = {"block": "attention", "op": "FLASH_ATTN_EXT", "shape": "64 · 12 heads f16"}
@@ -417,6 +417,24 @@ def test_causes_of_several_kinds_share_the_change(compared: Maker) -> None:
         ("context", 0.5), ("preemption", 0.375), ("operator", 0.25), ("quantisation", None),
     ]  # fmt: skip
     assert causes[-1].evidence[-1] == "against the change: -1 ms per token"
+
+
+@pytest.mark.parametrize(
+    ("part", "facts", "kind"),
+    [("runnable", Facts(threads=2, stalls=(("kworker", 60),)), "preemption"), ("fault", Facts(faults=60), "paging")],
+)
+@pytest.mark.parametrize(("threads", "behind"), [(2, 0.6), (4, 1.8)])
+def test_barriers_wait_no_longer_than_threads_are_away(
+    compared: Maker, part: Part, facts: Facts, kind: str, threads: int, behind: float
+) -> None:
+    """0.6 ms away, 9.9 ms at barriers: those of the other threads that the absence explains, and no more."""
+    rows = [row(UP, 20, 30.5, parts={part: (0, 0.6), "barrier": (0, 9.9)})]
+    imbalance, other = found(compared(rows, Facts(threads=threads), replace(facts, threads=threads)))
+    assert (imbalance.kind, imbalance.share) == ("imbalance", pytest.approx((9.9 - behind) / 10.5))
+    assert (other.kind, other.share) == (kind, pytest.approx((0.6 + behind) / 10.5))
+    rows = [row(UP, 20, 30.5, parts={part: (0, 5.5), "barrier": (0, 5.0)})]
+    (only,) = found(compared(rows, Facts(threads=threads), replace(facts, threads=threads)))
+    assert (only.kind, only.share) == (kind, pytest.approx(1.0))
 
 
 def test_a_context_explains_no_more_than_its_proportion(compared: Maker) -> None:

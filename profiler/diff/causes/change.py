@@ -110,3 +110,9 @@ def total(cells: dict[Cell, float]) -> float:
 def grown(cells: dict[Cell, float], sign: float = 1.0) -> dict[Cell, float]:
     """Those that changed in that direction."""
     return {cell: ns for cell, ns in cells.items() if ns * sign > 0}
+
+
+def at_most(cells: dict[Cell, float], ns: float) -> dict[Cell, float]:
+    """The cells scaled down to `ns` in all."""
+    whole = abs(total(cells))
+    return {cell: value * min(1.0, ns / whole) for cell, value in cells.items()} if whole else {}

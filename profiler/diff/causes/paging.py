@@ -1,8 +1,8 @@
 """The model's pages come from disk while it runs, more than before.
 
 Fires when threads' waits for pages of mapped files grew in a phase that changed, by 1 % of it or more. What grew of the
-rows' time at faults is explained, and of the imbalance at barriers meanwhile. Major page faults, per token, are in the
-evidence; the waits of other threads for a page that one of them reads count as well.
+rows' time at faults is explained, and of the imbalance at barriers what that can have made (behind.py). Major page
+faults, per token, are in the evidence; the waits of other threads for a page that one of them reads count as well.
 
 What to do: the file was displaced from the page cache, or memory is short: --mlock, --no-mmap, more memory, a smaller
 model; a warm-up request reads it once.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flowprof.profiler.diff.causes.behind import behind
 from flowprof.profiler.diff.causes.change import Change, changes, grown, total
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.compared import Compared
@@ -33,7 +34,7 @@ def causes(compared: Compared) -> Sequence[Claim]:
         if abs(total(faults)) < MIN_SHARE * max(change.shift.a_ns_per_token, 1.0):
             continue
         sign = 1.0 if total(faults) > 0 else -1.0
-        explains = {**grown(faults, sign), **grown(change.of(parts=("barrier",)), sign)}
+        explains = {**grown(faults, sign), **behind(compared, change, total(faults))}
         found.append(Claim(_cause(compared, change, total(faults)), explains))
     return found
 

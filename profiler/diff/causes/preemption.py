@@ -5,7 +5,7 @@ of the phase or more. Who ran instead comes from the scheduler, too: per phase a
 the one who grew most is named. Where mostly the engine's own threads stood in each other's way while another program
 used a good part of a processor (`neighbour`) that it did not use before, that program is named: it sits on one
 processor, and the threads crowd on the rest. Explained is what grew of the rows' time without a processor, and of the
-imbalance at barriers, where the other threads wait for the one that is away.
+imbalance at barriers as much as threads can have waited for the one that is away (behind.py).
 
 What to do: move that program to other processors (taskset, cpusets), lower its priority, or leave it a processor
 (--threads one less).
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowprof.profiler.analyzers.absence import losses
+from flowprof.profiler.diff.causes.behind import behind
 from flowprof.profiler.diff.causes.change import Change, changes, grown, total
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.causes.neighbours import more_used
@@ -53,7 +54,7 @@ def causes(compared: Compared) -> Sequence[Claim]:
         taken = sorted(_taken(compared, change), key=lambda one: -sign * one.grew)
         if taken and sign * sum(one.grew for one in taken) <= 0:
             continue  # in the measured graphs, but not in all
-        explains = {**grown(runnable, sign), **grown(change.of(parts=("barrier",)), sign)}
+        explains = {**grown(runnable, sign), **behind(compared, change, total(runnable))}
         found.append(Claim(_cause(compared, change, taken, sign), explains))
     return found
 

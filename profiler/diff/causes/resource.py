@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowprof.profiler.diff.causes.change import changes, grown
-from flowprof.profiler.diff.causes.claim import Cell, Claim
+from flowprof.profiler.diff.causes.change import at_most, changes, grown
+from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause, ResourceShift
 from flowprof.profiler.diff.side import span
@@ -32,7 +32,7 @@ def causes(compared: Compared) -> Sequence[Claim]:
                     **change.of(parts=("blocked",)),
                     **change.of(lambda row: row.kind in ("between", "unattributed")),
                 }
-                slots.append((change.phase, _at_most(grown(cells, 1.0 if ns > 0 else -1.0), abs(ns))))
+                slots.append((change.phase, at_most(grown(cells, 1.0 if ns > 0 else -1.0), abs(ns))))
         phase, explains = max(slots, key=lambda slot: abs(sum(slot[1].values()))) if slots else ("", {})
         if explains:
             found.append(Claim(_cause(shift, ns, phase), explains))
@@ -47,12 +47,6 @@ def _per_token(shift: ResourceShift, ns: float, compared: Compared) -> float:
         return ns
     seconds = sum(end - begin for begin, end in map(span, compared.pair.b.recordings)) / 1e9
     return ns * seconds / max(compared.phases[0].b_tokens, 1)
-
-
-def _at_most(cells: dict[Cell, float], ns: float) -> dict[Cell, float]:
-    """The cells scaled down to `ns` in all."""
-    whole = abs(sum(cells.values()))
-    return {cell: value * min(1.0, ns / whole) for cell, value in cells.items()} if whole else {}
 
 
 def _cause(shift: ResourceShift, ns: float, phase: str) -> Cause:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowprof.profiler.diff.causes.change import changes, grown
+from flowprof.profiler.diff.causes.change import at_most, changes, grown
 from flowprof.profiler.diff.causes.claim import Claim
-from flowprof.profiler.diff.causes.resource import _at_most
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause, VariableShift
 from flowprof.profiler.findings import in_ms
@@ -26,7 +25,7 @@ def causes(compared: Compared) -> Sequence[Claim]:
         cost = shift.cost_ns_per_token or 0.0
         explains, phase = {}, ""
         for change in changes(compared)[:1]:
-            explains = _at_most(grown(change.of(lambda row: row.kind == "between"), change.sign), abs(cost))
+            explains = at_most(grown(change.of(lambda row: row.kind == "between"), change.sign), abs(cost))
             phase = change.phase if explains else ""
         found.append(Claim(_cause(shift, cost, phase), explains, 0.0 if explains else cost, measured=bool(explains)))
     return found
