@@ -4,7 +4,8 @@ Where several processes were recorded, an option's values are those of all that 
 
 llama.cpp's short names are known (-t, -c, -ub …), and its own spellings of one option are one. An option that only one
 side was given differs from "not given", which is whatever the engine's default is. Options that only name a place
-(--port, --log-file) and those that hold a secret (--api-key) are not compared and never shown.
+(--port, --log-file) and those that hold a secret (--api-key, --hf-token) are not compared and never shown; a number of
+tokens (--max-num-batched-tokens) is no secret.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ALIASES = {
     "cb": "cont-batching", "nkvo": "no-kv-offload", "m": "model", "md": "model-draft", "C": "cpu-mask",
     "Cr": "cpu-range", "n": "predict", "n-predict": "predict", "s": "seed", "ts": "tensor-split", "sm": "split-mode",
     "ot": "override-tensor", "kvu": "kv-unified", "dio": "direct-io",
+    "hft": "hf-token",
 }  # fmt: skip
 WEIGHTS = {  # small: what such an option did is mostly a fact of its own (threads, attention, batches, contexts)
     "threads": 0.1, "threads-batch": 0.1, "ctx-size": 0.05, "batch-size": 0.1, "ubatch-size": 0.1, "parallel": 0.1,
@@ -40,8 +42,9 @@ WEIGHTS = {  # small: what such an option did is mostly a fact of its own (threa
 ANY_WEIGHT = 0.05  # of an option that is not known to change the speed
 _NO_MATTER = re.compile(
     "host|port|alias|path|api-prefix|ssl-.*|log-.*|metrics|slots-endpoint|props|webui|no-webui|verbos.*|v|o|"
-    "timeout|to|tags|.*(key|token|secret|password).*"
+    "timeout|to|tags"
 )
+_SECRET = re.compile(r".*(secret|passw|api[-_]?key).*|(.*[-_])?(key|token)", re.IGNORECASE)
 _MODEL = ("model", "hf-repo", "hf-file", "model-url")  # what it is says more than where it lies: see the set-up
 
 
@@ -79,7 +82,8 @@ def parsed(line: str) -> Mapping[str, str]:
         elif name:
             before = "" if found[name] == GIVEN else f"{found[name]} "
             found[name] = f"{before}{word}"[:MAX_VALUE]
-    told = [name for name in found if not _NO_MATTER.fullmatch(name) and name not in _MODEL]
+    told = [name for name in found if not any(one.fullmatch(name) for one in (_NO_MATTER, _SECRET))]
+    told = [name for name in told if name not in _MODEL]
     return {name: found[name] for name in told[:MOST]}
 
 

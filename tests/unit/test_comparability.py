@@ -330,6 +330,10 @@ def test_times_are_per_what_the_phase_says() -> None:
         ("s -ngl -1 -t 8", {"gpu-layers": "-1", "threads": "8"}),  # a negative number is a value
         ("s -t 2 -t 8", {"threads": "8"}),  # the last counts
         ("s --api-key hunter2 --port 80 --host 0.0.0.0 --hf-token x", {}),  # never shown
+        ("s -hft x --token y --API-KEY z --api_key u --auth-token=v --db-password w --client-secret x", {}),
+        ("s --secret-key=x --password y --api-key-file /z", {}),
+        ("s --max-num-batched-tokens 8192 --max-tokens 5 --tokenizer /t --cache-type-k f16",
+         {"max-num-batched-tokens": "8192", "max-tokens": "5", "tokenizer": "/t", "cache-type-k": "f16"}),
         ("s --override-tensor a=b c=d", {"override-tensor": "a=b c=d"}),
         ("s --empty=", {"empty": ""}),
         ("", {}),
