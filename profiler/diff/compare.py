@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowprof.profiler.diff import gaps, ranking, resources, sources, threads, variables
+from flowprof.profiler.diff import gaps, ranking, resources, sources, statistics, threads, variables
 from flowprof.profiler.diff.changepoint import STEPS_FOR_CHANGE, change_point
 from flowprof.profiler.diff.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
@@ -14,8 +14,6 @@ from flowprof.profiler.diff.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
 from flowprof.profiler.diff.steps import Steps
 from flowprof.profiler.store import Recording
-
-ENOUGH_RUNS = 3  # normal recordings: with fewer it is said what they cannot tell
 
 
 def compare(pair: Pair) -> Diff:
@@ -142,12 +140,12 @@ def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:
 def _repeats(pair: Pair, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
     """What too few normal recordings cannot tell, where something changed."""
     runs = len(pair.a.recordings)
-    if pair.a.name != "normal" or runs >= ENOUGH_RUNS or not any(phase.significant for phase in phases):
+    if pair.a.name != "normal" or runs >= statistics.ENOUGH_RUNS or not any(phase.significant for phase in phases):
         return ()
     said = "one normal recording does" if runs == 1 else "two normal recordings do"
     return (
         f"{said} not tell how much the machine itself changes from run to run (one that others share by "
-        "10 to 20 %): give three or more, made at different times (--normal A B C)",
+        "10 to 20 %): give five or more, made at different times (--normal A B C D E)",
     )
 
 

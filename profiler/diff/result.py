@@ -193,7 +193,7 @@ class Diff:
     b: SideFacts
     comparability: Comparability
     phases: tuple[PhaseShift, ...]  # the first is the one that the headline is about
-    rows: tuple[Row, ...]  # by phase as above, the largest contribution first
+    rows: tuple[Row, ...]  # by phase as above, those that changed first, the largest contribution first
     resources: tuple[ResourceShift, ...]
     variables: tuple[VariableShift, ...]
     causes: tuple[Cause, ...]  # the likeliest first

@@ -48,7 +48,7 @@ class _Phase:
 
 
 def rows(a: Recordings, b: Recordings, shifts: Sequence[PhaseShift]) -> tuple[Row, ...]:
-    """The rows of every phase in `shifts`, in that order, the largest contribution first."""
+    """The rows of every phase in `shifts`, in that order: those that changed first, then by their contribution."""
     phases = [_phase(of_phase(a, shift.phase), of_phase(b, shift.phase), shift) for shift in shifts]
     known = [one for one in phases if one is not None]
     if not known:
@@ -61,9 +61,13 @@ def rows(a: Recordings, b: Recordings, shifts: Sequence[PhaseShift]) -> tuple[Ro
         end = begin + len(one.columns)
         made = _rows(one, q[begin:end], tail_q[begin:end])
         rest = _not_measured(one.shift, made)
-        found += sorted([*made, *rest], key=lambda row: (-abs(row.delta_ns_per_token), row.name))
+        found += sorted([*made, *rest], key=_order)
         begin = end
     return tuple(found)
+
+
+def _order(row: Row) -> tuple[bool, float, str]:
+    return not (row.significant or row.tail_significant), -abs(row.delta_ns_per_token), row.name
 
 
 def _phase(a: list[Steps], b: list[Steps], shift: PhaseShift) -> _Phase | None:
@@ -76,7 +80,7 @@ def _phase(a: list[Steps], b: list[Steps], shift: PhaseShift) -> _Phase | None:
     normal = statistics.blocks([(_ns(one, columns, "a"), one.tokens) for one in a])
     other = statistics.blocks([(_ns(one, columns, "b"), one.tokens) for one in b], above=normal.limit)
     return _Phase(
-        shift, columns, normal, other, statistics.with_run_to_run(statistics.test(normal, other), normal),
+        shift, columns, normal, other, statistics.test(normal, other, floor=statistics.RUN_TO_RUN),
         [_facts(a, column.match.a) for column in columns], [_facts(b, column.match.b) for column in columns],
         [by_layer(column.match, a, b, column.layers) for column in columns],
     )  # fmt: skip
@@ -120,7 +124,7 @@ def _split_layers(columns: list[_Column], a: list[Steps], b: list[Steps]) -> lis
     single = [_Column(columns[at].match, (layer,)) for at, layer in each]
     normal = statistics.blocks([(_ns(one, single, "a"), one.tokens) for one in a])
     other = statistics.blocks([(_ns(one, single, "b"), one.tokens) for one in b])
-    tested = statistics.with_run_to_run(statistics.test(normal, other, intervals=False), normal, 2.0)
+    tested = statistics.test(normal, other, intervals=False, floor=2 * statistics.RUN_TO_RUN)
     changed = statistics.significant(tested, statistics.adjusted(tested.p))
     relative = tested.delta / np.where(normal.mean > 0, normal.mean, np.nan)
     found: list[_Column] = []

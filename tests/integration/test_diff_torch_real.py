@@ -83,8 +83,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def normal(program: Program, folder: Path, request: pytest.FixtureRequest) -> list[Path]:
-    """Three repeats of the normal run, for all tests."""
-    paths = [folder / f"{number}.duckdb" for number in range(3)]
+    """Five repeats of the normal run, for all tests."""
+    paths = [folder / f"{number}.duckdb" for number in range(5)]
     for path in paths:
         if not path.exists() or is_tried_again(request):
             record(program, path)
