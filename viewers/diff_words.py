@@ -13,7 +13,7 @@ SIGNIFICANCE = (  # as profiler/diff/statistics.py decides it
     "● significant: Mann-Whitney over blocks of neighbouring steps, q < 0.01 after Benjamini-Hochberg over all rows; "
     "more than runs differ by themselves (three or more normal runs tell by how much; else an operator by 7.5 % at "
     "least); and three of four pairs of blocks agree. ▲ likewise the time in steps above the 95th percentile, though "
-    "not the mean. Intervals: 95 %, Welch's t over blocks, or over three or more normal runs where these differ by more."
+    "not the mean. Intervals: 95 %, Welch's t over blocks, or over three or more normal runs where they differ by more."
 )
 
 PARTS = {"work": "work", "barrier": "barrier", "runnable": "no cpu", "blocked": "blocked", "fault": "disk"}

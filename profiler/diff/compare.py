@@ -8,7 +8,7 @@ from flowprof.profiler.diff import gaps, ranking, resources, sources, statistics
 from flowprof.profiler.diff.changepoint import STEPS_FOR_CHANGE, change_point
 from flowprof.profiler.diff.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
-from flowprof.profiler.diff.phases import Recordings, at_equal_context, phase_shifts
+from flowprof.profiler.diff.phases import Recordings, phase_shifts, tail_growth
 from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
 from flowprof.profiler.diff.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
@@ -112,10 +112,10 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
         )
     if any(phase.tail_significant for phase in tested):
         one = _subject_first(phases)[0]
-        slower = (one.b_tail_ns or 0) > (one.a_tail_ns or 0)
-        return "slower" if slower else "faster", (
+        return "slower" if tail_growth(one) > 0 else "faster", (
             f"{one.phase} takes as long on average, but its slowest steps changed: the 95th percentile went from "
-            f"{(one.a_tail_ns or 0) / 1e6:.3g} to {(one.b_tail_ns or 0) / 1e6:.3g} ms per {one.per}"
+            f"{(one.a_tail_ns or 0) / 1e6:.3g} to {(one.b_tail_ns or 0) / 1e6:.3g} ms per {one.per}, the time above it "
+            f"by {(one.tail_delta_ns or 0) / 1e6:+.3g} ms"
         )
     first = tested[0]
     return "same", (
@@ -131,7 +131,7 @@ def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:
     if changed:
         first = max(changed, key=lambda one: (one.delta_ns_per_token > 0, abs(_relative(one))))
     elif tails:
-        first = max(tails, key=lambda one: (one.b_tail_ns or 0) / (one.a_tail_ns or 1))
+        first = max(tails, key=tail_growth)
     else:
         return phases
     return first, *(phase for phase in phases if phase is not first)
@@ -153,7 +153,7 @@ def _notes(a: Recordings, b: Recordings, phases: tuple[PhaseShift, ...]) -> tupl
     """What could not be compared, and what the same context makes of a phase."""
     found = []
     for phase in phases:
-        equal = at_equal_context(a, b, phase.phase)
+        equal = phase.equal
         if equal is not None:
             interval = equal.ci95 or (float("nan"), float("nan"))
             found.append(

@@ -1,11 +1,14 @@
 """A limit for CI: did it get slower than that?
 
-* regression: a phase, any phase, became slower: significantly, and the estimate is at least the limit.
+* regression: a phase, any phase, became slower: significantly, and the estimate is at least the limit. Its slowest
+  steps did, where the mean did not change: what is called slower, and by so much, does not pass.
 * not comparable: as `comparability` says; two models of processor, for a slower machine is no regression; and programs
   with few operators in common, whose steps are not the same work.
 * not enough data: no regression was seen, but one of the subject cannot be excluded: its interval, or its change and
   the noise together, reach the limit. The subject is decode, or a torch program's step, whatever the headline is about;
   without them the headline's phase. Or nothing could be tested.
+* A longer context is no regression. Where the sides read contexts of different lengths, a phase is what it is at those
+  that both have; where they have none in common nothing is known of it.
 * within: the subject is known well enough, and is below the limit. Other phases that are not known well enough are
   named, and do not fail the gate: a recording of 1 000 tokens often holds few prompts. Of one recording (`--self`): no
   point was found at which it changed.
@@ -13,10 +16,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from flowprof.profiler.diff.phases import SUBJECTS
+from flowprof.profiler.diff import statistics
+from flowprof.profiler.diff.phases import SUBJECTS, tail_growth
 from flowprof.profiler.diff.result import Diff, PhaseShift
 from flowprof.profiler.diff.same_work import COMMON
 from flowprof.profiler.diff.set_up import PROCESSOR
@@ -58,26 +62,58 @@ def _judged(diff: Diff, at: float) -> tuple[Outcome, str]:
     refused = _refused(diff)
     if refused:
         return "not comparable", refused
-    slower = [phase for phase in diff.phases if phase.significant and _relative(phase) >= at]
+    phases = [_at_equal_context(phase) for phase in diff.phases]
+    slower = [told for phase in phases if (told := _slower(phase, at))]
     if slower:
-        return "regression", "; ".join(f"{phase.phase} is {_shown(_relative(phase))} slower" for phase in slower)
-    if not diff.phases and diff.verdict == "same":  # one recording, in which no point was found
+        return "regression", "; ".join(slower)
+    if not phases and diff.verdict == "same":  # one recording, in which no point was found
         return "within", "nothing changed while this was recorded"
-    if not diff.phases:
+    if not phases:
         return "not enough data", "no phase ran on both sides"
-    first = next((one for one in diff.phases if one.phase in SUBJECTS and one.q is not None), diff.phases[0])
-    others = [one for one in diff.phases if one is not first]
+    first = next(
+        (new for one, new in zip(diff.phases, phases, strict=True) if one.phase in SUBJECTS and one.q is not None),
+        phases[0],
+    )
+    others = [one for one in phases if one is not first]
     worst = _at_worst(first)
-    if worst is None:
-        return "not enough data", f"{first.phase} has too few steps to be tested: record longer"
-    if worst >= at:
+    if worst is None and first.contexts_apart and first.equal is None:
         return "not enough data", (
-            f"{first.phase} may be up to {_shown(worst)} slower: record longer"
-            + ("" if len(diff.a.files) > 1 else ", or give several normal recordings")
+            f"{first.phase} read contexts of different lengths, of which the sides have none in common: compare runs "
+            "of the same prompts"
+        )
+    if worst is None:
+        return "not enough data", f"{_named(first)} has too few steps to be tested: record longer"
+    if worst >= at:
+        enough = len(diff.a.files) >= statistics.WANTED_RUNS
+        return "not enough data", f"{_named(first)} may be up to {_shown(worst)} slower: record longer" + (
+            "" if enough else f", or give {statistics.WANTED_RUNS} normal recordings"
         )
     open_ones = [phase.phase for phase in others if (reach := _at_worst(phase)) is None or reach >= at]
     and_else = f"; nothing is said of {', '.join(open_ones)}, which is not known well enough" if open_ones else ""
-    return "within", f"{first.phase} is at most {_shown(max(worst, 0.0))} slower{and_else}"
+    return "within", f"{_named(first)} is at most {_shown(max(worst, 0.0))} slower{and_else}"
+
+
+def _at_equal_context(phase: PhaseShift) -> PhaseShift:
+    """What can be held against the limit: the phase without what another context makes of it."""
+    if not phase.contexts_apart:
+        return phase
+    if phase.equal is not None:
+        return replace(phase.equal, contexts_apart=True, equal=phase.equal)
+    return replace(phase, ci95=None, q=None, noise_ns_per_token=None, significant=False, tail_significant=False)
+
+
+def _slower(phase: PhaseShift, at: float) -> str:
+    """What became slower by the limit, in words; "" nothing did."""
+    if phase.significant:
+        return f"{_named(phase)} is {_shown(_relative(phase))} slower" if _relative(phase) >= at else ""
+    grown = tail_growth(phase)
+    if not phase.tail_significant or grown < at:
+        return ""
+    return f"the slowest steps of {_named(phase)} are {_shown(grown)} slower, though its mean is not"
+
+
+def _named(phase: PhaseShift) -> str:
+    return f"{phase.phase}, at the contexts that both sides have," if phase.contexts_apart else phase.phase
 
 
 def _refused(diff: Diff) -> str:

@@ -36,9 +36,12 @@ def phase_shifts(a: Recordings, b: Recordings) -> tuple[PhaseShift, ...]:
     q = statistics.adjusted(np.array([one.p[0] for *_, one in tested]))
     tail_q = statistics.adjusted(np.array([one.tail_p[0] for *_, one in tested]))
     found = [
-        _shift(name, sides[at], *tested[at], q[at : at + 1], tail_q[at : at + 1], _said(name, a, b))
+        replace(
+            _shift(name, sides[at], *tested[at], q[at : at + 1], tail_q[at : at + 1], _said(name, a, b)),
+            contexts_apart=contexts_apart(a, b, name), equal=at_equal_context(a, b, name),
+        )
         for at, name in enumerate(common)
-    ]
+    ]  # fmt: skip
     time = {one.phase: one.a_ns_per_token * one.a_tokens + one.b_ns_per_token * one.b_tokens for one in found}
     return tuple(sorted(found, key=lambda one: (one.phase not in SUBJECTS or one.q is None, -time[one.phase])))
 
@@ -46,19 +49,12 @@ def phase_shifts(a: Recordings, b: Recordings) -> tuple[PhaseShift, ...]:
 def at_equal_context(a: Recordings, b: Recordings, phase: str) -> PhaseShift | None:
     """The phase at contexts that both sides have, as many steps of each on either side, as `q` without correction.
 
-    None: the contexts are the same on both sides (their distributions differ by less than SAME_CONTEXT), they have none
-    in common, or none is known.
+    None: the contexts are the same on both sides, or they have none in common.
     """
     mine, theirs = of_phase(a, phase), of_phase(b, phase)
     counts = [_contexts(side) for side in (mine, theirs)]
-    common = counts[0].keys() & counts[1].keys() - {0}
-    totals = [sum(side.values()) for side in counts]
-    if not common or any(side.get(0) for side in counts):
-        return None
-    apart = sum(
-        abs(counts[0].get(at, 0) / totals[0] - counts[1].get(at, 0) / totals[1]) for at in {**counts[0], **counts[1]}
-    )
-    if apart / 2 < SAME_CONTEXT:
+    common = counts[0].keys() & counts[1].keys()
+    if not common or not contexts_apart(a, b, phase):
         return None
     wanted = {at: min(counts[0][at], counts[1][at]) for at in common}
     sides = at_same_levels(
@@ -68,6 +64,28 @@ def at_equal_context(a: Recordings, b: Recordings, phase: str) -> PhaseShift | N
     other = statistics.blocks(sides[1], above=normal.limit)
     tested = statistics.test(normal, other)
     return _shift(phase, sides, normal, other, tested, tested.p, tested.tail_p, _said(phase, a, b))
+
+
+def contexts_apart(a: Recordings, b: Recordings, phase: str) -> bool:
+    """Whether the contexts of all steps are known, and SAME_CONTEXT of them would have to be others on one side for the
+    sides to have the same ones."""
+    counts = [_contexts(of_phase(side, phase)) for side in (a, b)]
+    totals = [sum(side.values()) for side in counts]
+    if not all(totals) or any(side.get(0) for side in counts):
+        return False
+    apart = sum(
+        abs(counts[0].get(at, 0) / totals[0] - counts[1].get(at, 0) / totals[1]) for at in {**counts[0], **counts[1]}
+    )
+    return apart / 2 >= SAME_CONTEXT
+
+
+def tail_growth(shift: PhaseShift) -> float:
+    """By how much of a step's time the slowest steps became slower: their p95, or the time above it, which may be that
+    of fewer steps than a twentieth."""
+    if shift.tail_delta_ns is None or not shift.a_tail_ns or shift.b_tail_ns is None or shift.a_ns_per_token <= 0:
+        return 0.0
+    each = (shift.b_tail_ns / shift.a_tail_ns - 1, shift.tail_delta_ns / shift.a_ns_per_token)
+    return max(each) if shift.tail_delta_ns > 0 else min(each)
 
 
 def _contexts(side: Sequence[Steps]) -> dict[int, int]:
@@ -119,6 +137,7 @@ def _shift(
         b_tail_ns=number(b.tail[0]),
         tail_q=number(tail_q[0]),
         tail_significant=bool(statistics.tail_significant(tested, tail_q)[0]),
+        tail_delta_ns=number(tested.tail_delta[0]),
         per=said[0],
         what=said[1],
     )

@@ -59,6 +59,9 @@ class PhaseShift:
     b_tail_ns: float | None
     tail_q: float | None
     tail_significant: bool
+    tail_delta_ns: float | None = None  # more time per token in steps above a's p95; None: not tested
+    contexts_apart: bool = False  # the sides read contexts of different lengths
+    equal: PhaseShift | None = None  # then: at contexts that both have, as many steps of each; None: they have none
     per: str = "token"  # what ns_per_token is per: token; step (an iteration of a torch program); operator
     what: tuple[str, str] = (
         "",

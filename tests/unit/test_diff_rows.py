@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from diff_runs import Run, base_ns, group, steps
-from flowprof.profiler.diff import statistics
+from diffs import diff
+from flowprof.profiler.diff import gate, statistics
 from flowprof.profiler.diff.changepoint import change_point, pettitt
 from flowprof.profiler.diff.compare import judged
 from flowprof.profiler.diff.phases import at_equal_context, phase_shifts
@@ -101,15 +102,28 @@ def test_added_and_removed_groups_are_shown() -> None:
     assert gone.significant and new.significant
 
 
-def test_a_tail_that_leaves_the_mean_alone() -> None:
-    """6 % of the steps take six times as long, the others accordingly less."""
+@pytest.mark.parametrize("times", [2.0, 3.0, 6.0])
+def test_a_tail_that_leaves_the_mean_alone(times: float) -> None:
+    """6 % of the steps take two, three or six times as long, the others accordingly less."""
     hits = 0
     for seed in range(4):
         normal = steps(Run(2 * seed, groups=GROUPS, steps=1500))
-        _, found = compared([normal], steps(Run(2 * seed + 1, groups=GROUPS, steps=1500, tail={17: (0.06, 6.0)})))
+        _, found = compared([normal], steps(Run(2 * seed + 1, groups=GROUPS, steps=1500, tail={17: (0.06, times)})))
         assert set(significant(found)) <= {"MUL_MAT tensor_17 81x64 q8_0"}
         hits += any(row.tail_significant for row in found)
     assert hits == 4
+
+
+def test_a_phase_with_a_tail_does_not_pass() -> None:
+    """6 % of the steps take twice as long, the others accordingly less: slower is what the gate says, too."""
+    buggy = steps(Run(2, groups=5, steps=1500))
+    slow = np.random.default_rng(1).random(1500) < 0.06
+    buggy = replace(buggy, all_ns=buggy.all_ns * np.where(slow, 2.0, 0.88 / 0.94))
+    shifts = phase_shifts(((steps(Run(1, groups=5, steps=1500)),),), ((buggy,),))
+    assert not shifts[0].significant and shifts[0].tail_significant
+    verdict, headline = judged(SAME, shifts)
+    assert verdict == "slower" and "its slowest steps changed" in headline
+    assert gate.judge(diff(phases=shifts), 0.04).outcome == "regression"
 
 
 def test_twice_the_tokens_in_a_step_are_compared_per_token() -> None:
@@ -283,3 +297,19 @@ def test_contexts_that_differ_are_compared_where_they_are_equal() -> None:
     assert equal.a_tokens == equal.b_tokens == 200
     assert at_equal_context(a, a, "decode") is None
     assert at_equal_context(a, ((grown(buggy, (1024,), each),),), "decode") is None
+
+
+def test_a_longer_context_fails_no_gate() -> None:
+    normal, buggy = steps(Run(1, groups=GROUPS)), steps(Run(2, groups=GROUPS))
+    each = float(normal.all_ns.mean()) / 1024
+    a = ((grown(normal, (256, 512), each),),)
+    for factor, contexts, outcome in (
+        (1.0, (512, 1024, 2048), "within"),
+        (1.2, (512, 1024, 2048), "regression"),
+        (1.0, (1024, 2048), "not enough data"),
+    ):
+        slower = replace(buggy, all_ns=buggy.all_ns * factor)
+        shifts = phase_shifts(a, ((grown(slower, contexts, each * factor),),))
+        assert shifts[0].significant and shifts[0].contexts_apart
+        assert gate.judge(diff(phases=shifts), 0.05).outcome == outcome
+    assert not phase_shifts(a, a)[0].contexts_apart

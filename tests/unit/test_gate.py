@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from diffs import diff, difference, phase
+from diffs import MS, diff, difference, phase
 from flowprof.profiler.diff import gate
 from flowprof.profiler.diff.result import Comparability, PhaseShift
 from flowprof.profiler.errors import UsageError
@@ -34,6 +34,28 @@ CASES: dict[str, tuple[tuple[PhaseShift, ...], float, str, str]] = {
                                     "nothing is said of prefill"),
     "another phase is faster, and this one may be slower": (
         (phase("prefill", -0.5), phase(delta=0.45, significant=False)), 0.05, "not enough data", "decode may be up to"),
+    "its slowest steps are slower": (
+        (phase(delta=0.0, tail_significant=True, tail_delta_ns=0.3 * MS, a_tail_ns=6, b_tail_ns=6),), 0.05,
+        "regression", "the slowest steps of decode are 6.0 % slower, though its mean is not"),
+    "by less than the limit": (
+        (phase(delta=0.0, tail_significant=True, tail_delta_ns=0.3 * MS, a_tail_ns=6, b_tail_ns=6),), 0.10, "within",
+        "at most 2.0 %"),
+    "its 95th percentile is": (
+        (phase(delta=0.0, tail_significant=True, tail_delta_ns=0.1 * MS, a_tail_ns=6, b_tail_ns=7.2),), 0.10,
+        "regression", "20.0 %"),
+    "its slowest steps are faster": (
+        (phase(delta=0.0, tail_significant=True, tail_delta_ns=-0.3 * MS, a_tail_ns=7, b_tail_ns=6),), 0.05, "within",
+        "at most 2.0 %"),
+    "slower by its context alone": ((replace(phase(delta=2.0), contexts_apart=True, equal=SAME),), 0.05, "within",
+                                    "decode, at the contexts that both sides have, is at most 2.0 %"),
+    "slower at equal contexts, too": ((replace(phase(delta=2.0), contexts_apart=True, equal=phase(delta=0.5)),), 0.05,
+                                      "regression", "is 10.0 % slower"),
+    "hidden by a shorter context": ((replace(phase(delta=-2.0), contexts_apart=True, equal=phase(delta=0.5)),), 0.05,
+                                    "regression", "at the contexts that both sides have"),
+    "no context in common": ((replace(phase(delta=2.0), contexts_apart=True),), 0.05, "not enough data",
+                             "none in common"),
+    "another phase has no context in common": ((SAME, replace(phase("prefill"), contexts_apart=True)), 0.05, "within",
+                                               "nothing is said of prefill"),
     "nothing ran on both sides": ((), 0.05, "not enough data", "no phase"),
 }  # fmt: skip
 CODES = {"within": 0, "regression": 3, "not comparable": 4, "not enough data": 5}
