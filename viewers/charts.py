@@ -16,6 +16,7 @@ from flowprof.profiler.sections.threads import ThreadTable
 from flowprof.profiler.sections.verdicts import VerdictTable
 from flowprof.profiler.sections.waits import WaitRow, WaitTable
 from flowprof.profiler.timeline import Timeline
+from flowprof.viewers import pools
 from flowprof.viewers.packing import BLOCKS
 from flowprof.viewers.quantity import clean, duration
 from flowprof.viewers.roofline import rooflines
@@ -63,7 +64,7 @@ def _wait_bars(rows: list[WaitRow]) -> dict[str, Any]:
         ("blocked", "--state-sleeping", [row.blocked_ns for row in rows]),
         ("disk", "--state-fault", [row.fault_ns for row in rows]),
     ]
-    names = [f"{row.ith}" for row in rows]
+    names = pools.names(rows)
     return {
         "data": [
             {"type": "bar", "orientation": "h", "name": name, "y": names,
@@ -171,7 +172,7 @@ def _threads(table: ThreadTable | None) -> dict[str, Any] | None:
     rows = [row for row in table.rows if row.phase == phase and row.compute_ns_per_token is not None][:MAX_THREADS]
     if not rows:
         return None
-    names = [f"{row.ith}" for row in rows]
+    names = pools.names(rows)
     return {
         "title": f"Threads in {phase}: compute and barrier wait, µs per token",
         "data": [

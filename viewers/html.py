@@ -42,7 +42,7 @@ from flowprof.profiler.sections.torch_operators import TorchOperators
 from flowprof.profiler.sections.verdicts import VerdictTable
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.timeline import Timeline
-from flowprof.viewers import causes, cuda, quantity, requests, resources, roofline
+from flowprof.viewers import causes, cuda, pools, quantity, requests, resources, roofline
 from flowprof.viewers.charts import charts
 from flowprof.viewers.dag import graph_data
 from flowprof.viewers.packing import pack
@@ -195,6 +195,7 @@ def _environment() -> jinja2.Environment:
         placeable=roofline.placeable,
     )
     made.globals["slowdown"] = quantity.slowdown
+    made.globals["pool_names"] = pools.names
     return made
 
 

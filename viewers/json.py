@@ -211,9 +211,10 @@ def finite(value: Any) -> Any:
 
 def _threads(threads: ThreadTable | None, waits: WaitTable | None) -> list[dict[str, Any]]:
     """A row per phase and pool thread; where the scheduler was recorded, with the parts of its wall time."""
-    rows = {(row.phase, row.tid): asdict(row) for row in (threads.rows if threads else ())}
+    rows = {(row.phase, row.driver_tid, row.tid): asdict(row) for row in (threads.rows if threads else ())}
     for row in waits.rows if waits else ():
-        rows[row.phase, row.tid] = rows.get((row.phase, row.tid), {}) | asdict(row)
+        key = (row.phase, row.driver_tid, row.tid)
+        rows[key] = rows.get(key, {}) | asdict(row)
     return list(rows.values())
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flowprof.profiler.analyzers.contract import once
-from flowprof.profiler.analyzers.slices import slices
+from flowprof.profiler.analyzers.thread_times import SUMS, thread_times
 from flowprof.profiler.sections.waits import WaitCause, WaitRow
 from flowprof.profiler.store import Recording, read_sql
 
@@ -14,7 +16,8 @@ POOL_SQL = """
 SELECT p.pid, p.cpus_allowed, count(DISTINCT t.ith) FROM process p JOIN thread t USING (pid)
 WHERE t.ith IS NOT NULL GROUP BY p.pid, p.cpus_allowed ORDER BY p.pid
 """
-WALL_SQL = "SELECT phase, sum(dur_ns) FROM measured_graph WHERE level = 'thread' GROUP BY phase"
+PHASES_SQL = "SELECT graph_id, phase, pid FROM graph"
+PROCESSES_SQL = "SELECT DISTINCT pid FROM graph_exec ORDER BY pid"
 NAMES_SQL = """
 SELECT tid, coalesce(any_value(comm), ''), coalesce(any_value(cpus), '') FROM thread GROUP BY tid
 """
@@ -22,8 +25,9 @@ SELECT tid, coalesce(any_value(comm), ''), coalesce(any_value(cpus), '') FROM th
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One state's price in one phase."""
+    """One state's price in one phase of one process."""
 
+    pid: int
     phase: str
     state: str  # runnable, fault, disk, stopped
     lost_ns: int  # per graph that of the thread that was away longest, summed
@@ -59,49 +63,89 @@ class CrowdedPool:
     processors: int
 
 
+class Place(NamedTuple):
+    """A thread of a pool."""
+
+    phase: str
+    pid: int
+    driver_tid: int  # the thread that drives the pool's graphs
+    ith: int
+    tid: int
+
+
 @once
-def splits(recording: Recording) -> tuple[tuple[WaitRow, int], ...]:
-    """Every pool thread's time from thread windows, and how much of `blocked_ns` it was stopped."""
-    walls = dict(recording.rows(WALL_SQL))
+def by_thread(recording: Recording) -> dict[Place, Counter[str]]:
+    """The sums of thread_times.py for every pool thread, in order of its place."""
+    phases = {graph: (phase, pid) for graph, phase, pid in recording.rows(PHASES_SQL)}
+    times = thread_times(recording).threads
+    sums: dict[Place, Counter[str]] = {}
+    for values in zip(*(column.tolist() for column in times.values()), strict=True):
+        row = dict(zip(times, values, strict=True))
+        phase, pid = phases[row["graph_id"]]
+        place = Place(phase, pid, row["driver_tid"], row["ith"], row["tid"])
+        sums.setdefault(place, Counter()).update({name: row[name] for name in SUMS})
+    return dict(sorted(sums.items()))
+
+
+@once
+def splits(recording: Recording) -> tuple[WaitRow, ...]:
+    """Every pool thread's time from thread windows: of the executions that it was in."""
     names = {tid: (comm, cpus) for tid, comm, cpus in recording.rows(NAMES_SQL)}
-    sums: dict[tuple[str, int, int], list[int]] = {}
-    for stretch in slices(recording):
-        for phase, ith, tid, *parts in recording.rows(read_sql("wait_threads.sql"), stretch):
-            before = sums.get((phase, ith, tid), [0] * len(parts))
-            sums[phase, ith, tid] = [one + int(more) for one, more in zip(before, parts, strict=True)]
     found = []
-    for (phase, ith, tid), (work, spin, asleep, queued, blocked, fault, stopped) in sorted(sums.items()):
-        comm, cpus = names.get(tid, ("", ""))
-        row = WaitRow(
-            phase, tid, ith, comm, cpus, int(walls[phase]), work, spin + asleep, asleep, queued, blocked, fault
+    for place, parts in by_thread(recording).items():
+        comm, cpus = names.get(place.tid, ("", ""))
+        asleep = parts["barrier_blocked_ns"]
+        found.append(
+            WaitRow(
+                **place._asdict(),
+                comm=comm,
+                cpus=cpus,
+                wall_ns=parts["wall_ns"],
+                work_ns=parts["compute_ns"] - parts["off_at_work_ns"],
+                barrier_ns=parts["wait_ns"] - parts["off_at_barrier_ns"] + asleep,
+                barrier_blocked_ns=asleep,
+                runnable_ns=parts["runnable_ns"],
+                blocked_ns=parts["blocked_ns"],
+                fault_ns=parts["fault_ns"],
+                stopped_ns=parts["stopped_ns"],
+            )
         )
-        found.append((row, stopped))
     return tuple(found)
 
 
 @once
 def losses(recording: Recording) -> list[Loss]:
-    """By phase and state; without scheduler data none."""
+    """By process, phase and state; without scheduler data none."""
     facts = recording.meta()
     began, recorder = int(facts.get("started_ns", 0)), int(facts.get("recorder_pid", -1))
-    lost: dict[tuple[str, str], int] = {}
-    found: dict[tuple[str, str], list[tuple[WaitCause, int]]] = {}
+    lost: dict[tuple[int, str, str], int] = {}
+    found: dict[tuple[int, str, str], list[tuple[WaitCause, int]]] = {}
     rows = recording.rows(read_sql("wait_causes.sql"), {"recorder": recorder})
-    for phase, state, by_tid, by_comm, by_ith, own, by_cpus, ith, cpus, times, ns, longest, at, first, of_all in rows:
-        lost[phase, state] = int(of_all)
-        cause = WaitCause(phase, state, by_tid, by_comm, by_ith, own, by_cpus, ith, cpus, times, int(ns), int(longest),
-                          int(first) - began)  # fmt: skip
-        found.setdefault((phase, state), []).append((cause, int(at) - began))
+    for *fields, first_ns, longest_at_ns, lost_ns in rows:
+        cause = WaitCause(*fields, first_ns=first_ns - began)
+        key = (cause.pid, cause.phase, cause.state)
+        lost[key] = lost_ns
+        found.setdefault(key, []).append((cause, longest_at_ns - began))
     return [
-        Loss(phase, state, ns, tuple(cause for cause, _ in found[phase, state]),
-             max(found[phase, state], key=lambda one: one[0].longest_ns)[1])
-        for (phase, state), ns in lost.items()
+        Loss(*key, ns, tuple(cause for cause, _ in found[key]),
+             max(found[key], key=lambda one: one[0].longest_ns)[1])
+        for key, ns in lost.items()
     ]  # fmt: skip
 
 
 def total(causes: Sequence[WaitCause]) -> int:
     """ns"""
     return sum(cause.total_ns for cause in causes)
+
+
+def computing(recording: Recording) -> tuple[int, ...]:
+    """The processes that executed graphs."""
+    return tuple(pid for (pid,) in recording.rows(PROCESSES_SQL))
+
+
+def in_process(pid: int, pids: Sequence[int]) -> str:
+    """ " in process 4711" where several compute, else ""."""
+    return f" in process {pid}" if len(pids) > 1 else ""
 
 
 def of_processors(count: int) -> str:

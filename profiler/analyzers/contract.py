@@ -108,11 +108,11 @@ def recorded_ceilings(recording: Recording) -> Ceilings:
     return from_rows(machine, recording.rows(f"SELECT {', '.join(COLUMNS)} FROM ceiling"))
 
 
-def coverage(recording: Recording, *levels: str) -> tuple[Coverage, ...]:
-    """Per phase, how much was measured at one of `levels`; phases by their time."""
+def coverage(recording: Recording, *levels: str, pid: int | None = None) -> tuple[Coverage, ...]:
+    """Per phase, how much was measured at one of `levels`; phases by their time. pid: of one process."""
     found = []
     for phase, graphs, measured, tokens, tokens_measured, total, measured_ns in recording.rows(
-        read_sql("coverage.sql"), {"levels": list(levels)}
+        read_sql("coverage.sql"), {"levels": list(levels), "pid": pid}
     ):
         found.append(
             Coverage(

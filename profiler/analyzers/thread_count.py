@@ -1,6 +1,6 @@
 """Would more threads help, or fewer? From the time split of the threads, the bound of the phase and the ceilings.
 
-Per phase:
+Per phase and process (the bound is that of the phase, of all processes):
 
 * more threads than processors: fewer. A spinning barrier waits for threads that have no processor.
 * threads that lack a processor for 10 % of their time: not more; others take them (see Waits).
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowprof.profiler.analyzers import verdicts
-from flowprof.profiler.analyzers.absence import of_processors, splits
+from flowprof.profiler.analyzers.absence import computing, in_process, of_processors, splits
 from flowprof.profiler.analyzers.contract import GRAPHS, OPERATORS, SCHED, THREADS, Analyzer, Result, recorded_ceilings
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.machine.ceilings import Ceilings, What
@@ -38,12 +38,12 @@ UNEVEN = 0.25  # of the time at barriers
 WORTH = 1.05  # a ceiling that is higher by less is the same ceiling
 FLAGS = {"prefill": "--threads-batch", "decode": "--threads"}
 _GEMM = "gemm "  # so the ceilings of products are called, with their type
-PROCESSORS_SQL = "SELECT max(cpus_allowed) FROM process"
+PROCESSORS_SQL = "SELECT pid, max(cpus_allowed) FROM process WHERE cpus_allowed IS NOT NULL GROUP BY pid"
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How one phase's threads spent their time, on average."""
+    """How one phase's threads of one process spent their time, on average."""
 
     threads: int
     processors: int
@@ -53,7 +53,7 @@ class Split:
 
 
 def analyze(recording: Recording) -> Result:
-    rows = [row for row, _ in splits(recording)]
+    rows, pids = splits(recording), computing(recording)
     judged = verdicts.ANALYZER.run(recording).value  # None without ceilings: then only the time split speaks
     bounds: dict[str, tuple[Bound, float, str]] = (
         {
@@ -64,22 +64,26 @@ def analyze(recording: Recording) -> Result:
         if judged is not None
         else {}
     )
-    processors = int(recording.rows(PROCESSORS_SQL)[0][0] or 0)
+    processors = dict(recording.rows(PROCESSORS_SQL))
     ceilings = recorded_ceilings(recording)
     advice, findings = [], []
-    for phase in dict.fromkeys(row.phase for row in rows):
-        split = _split([row for row in rows if row.phase == phase], processors)
+    for phase, pid in dict.fromkeys((row.phase, row.pid) for row in rows):
+        split = _split([row for row in rows if (row.phase, row.pid) == (phase, pid)], processors.get(pid, 0))
         limit, ns_per_token, dtype = bounds.get(phase, ("unknown", 0.0, ""))
-        one = advise(phase, split, limit, ceilings, dtype)
+        one = advise(phase, split, limit, ceilings, dtype, pid)
         advice.append(one)
-        findings += _finding(one, ns_per_token)
+        findings += _finding(one, ns_per_token, in_process(pid, pids))
     return Result(ThreadAdviceTable(tuple(advice)), tuple(findings))
 
 
 def _split(rows: list[WaitRow], processors: int) -> Split:
+    """Of one process: the size of its largest pool, for what drives a pool each may take turns."""
     wall = sum(row.wall_ns for row in rows) or 1
+    pools: dict[int, set[int]] = {}
+    for row in rows:
+        pools.setdefault(row.driver_tid, set()).add(row.ith)
     return Split(
-        threads=len(rows),
+        threads=max(map(len, pools.values())),
         processors=processors,
         work=sum(row.work_ns for row in rows) / wall,
         barrier=sum(row.barrier_ns for row in rows) / wall,
@@ -96,8 +100,8 @@ def _dtype(phase: str, rows: Sequence[Verdict]) -> str:
     return max(took, key=lambda name: took[name], default=_GEMM).removeprefix(_GEMM)
 
 
-def advise(phase: str, split: Split, limit: Bound, ceilings: Ceilings, dtype: str = "") -> ThreadAdvice:
-    """The advice for one phase. dtype: of its products, "" unknown.
+def advise(phase: str, split: Split, limit: Bound, ceilings: Ceilings, dtype: str = "", pid: int = 0) -> ThreadAdvice:
+    """The advice for one phase of one process. dtype: of its products, "" unknown.
 
     `gain`: at most so many times as fast, by the ceilings; None: not known.
     """
@@ -109,7 +113,7 @@ def advise(phase: str, split: Split, limit: Bound, ceilings: Ceilings, dtype: st
             f"record again with {flag} {max(1, threads - 1)}, and compare tokens/s" if direction == "unknown" else ""
         )  # fmt: skip
         return ThreadAdvice(
-            phase, threads, processors, split.work, split.barrier, split.runnable, limit, direction, wanted, gain,
+            phase, pid, threads, processors, split.work, split.barrier, split.runnable, limit, direction, wanted, gain,
             reason, settle,
         )  # fmt: skip
 
@@ -158,14 +162,15 @@ def _ceiling_of(limit: Bound, dtype: str) -> tuple[What, str, str] | None:
     return None
 
 
-def _finding(one: ThreadAdvice, ns_per_token: float) -> list[Finding]:
+def _finding(one: ThreadAdvice, ns_per_token: float, where: str) -> list[Finding]:
     if one.direction not in ("more", "fewer") or one.wanted is None:
         return []
     gain = one.gain or 1.0
     return [
         Finding(
             id="thread_count.more" if one.direction == "more" else "thread_count.fewer",
-            claim=f"{one.direction.capitalize()} threads may help {one.phase}: {one.wanted} instead of {one.threads}",
+            claim=f"{one.direction.capitalize()} threads may help {one.phase}{where}: {one.wanted} instead of "
+            f"{one.threads}",
             phase=one.phase,
             cost_ns_per_token=ns_per_token * (1 - 1 / gain) if gain > 1 and ns_per_token else None,
             confidence="low",

@@ -10,54 +10,79 @@
   wait for threads that are not running. Its price is what graphs lost while a thread waited for a processor on which
   another of the server's ran; unknown without the scheduler. Start the server with --threads N, no more than the
   processors, or give it more.
+
+Both are of one process, and prices are per token of its own.
 """
 
 from __future__ import annotations
 
-from flowprof.profiler.analyzers.absence import CrowdedPool, crowded_pools, losses, of_processors, splits, total
+from collections import Counter
+
+from flowprof.profiler.analyzers.absence import (
+    CrowdedPool,
+    by_thread,
+    computing,
+    crowded_pools,
+    in_process,
+    losses,
+    of_processors,
+    splits,
+    total,
+)
 from flowprof.profiler.analyzers.contract import GRAPHS, SCHED, THREADS, Analyzer, Result, coverage, ratio
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.coverage import Coverage
 from flowprof.profiler.sections.threads import ThreadRow, ThreadTable
-from flowprof.profiler.store import Recording, read_sql
+from flowprof.profiler.store import Recording
 
 WAIT_SHARE = 0.15
+NAMES_SQL = "SELECT tid, any_value(comm) FROM thread WHERE comm IS NOT NULL GROUP BY tid"
 
 
 def analyze(recording: Recording) -> Result:
-    covered = coverage(recording, "thread")
-    of = {item.phase: item for item in covered}
+    covered, pids = coverage(recording, "thread"), computing(recording)
+    of = {pid: {item.phase: item for item in coverage(recording, "thread", pid=pid)} for pid in pids}
     order = {item.phase: position for position, item in enumerate(covered)}
-    rows = [
-        ThreadRow(
-            tid=tid,
-            ith=ith,
-            comm=comm,
-            phase=phase,
-            operators=operators,
-            compute_ns=int(compute),
-            wait_ns=int(wait),
-            wait_share=ratio(wait, compute + wait) or 0.0,
-            compute_ns_per_token=ratio(compute, of[phase].tokens_measured),
-            wait_ns_per_token=ratio(wait, of[phase].tokens_measured),
-        )
-        for phase, tid, ith, comm, operators, compute, wait in recording.rows(read_sql("threads.sql"))
-    ]
+    names = dict(recording.rows(NAMES_SQL))
+    rows = []
+    for place, sums in by_thread(recording).items():
+        compute, wait, operators = sums["barrier_compute_ns"], sums["barrier_wait_ns"], sums["barrier_calls"]
+        tokens = of[place.pid][place.phase].tokens_measured
+        if operators:
+            rows.append(
+                ThreadRow(
+                    **place._asdict(),
+                    comm=names.get(place.tid, ""),
+                    operators=operators,
+                    compute_ns=compute,
+                    wait_ns=wait,
+                    wait_share=ratio(wait, compute + wait) or 0.0,
+                    compute_ns_per_token=ratio(compute, tokens),
+                    wait_ns_per_token=ratio(wait, tokens),
+                )
+            )
     rows.sort(key=lambda row: order[row.phase])
-    decode = [row for row in rows if row.phase == "decode"]
     crowded = crowded_pools(recording)
-    findings = _oversubscribed(recording, crowded) if crowded else _imbalance(recording, decode, of.get("decode"))
+    findings = _oversubscribed(recording, crowded)
+    for pid, driver in dict.fromkeys((row.pid, row.driver_tid) for row in rows):
+        if pid not in {pool.pid for pool in crowded}:
+            decode = [row for row in rows if (row.phase, row.pid, row.driver_tid) == ("decode", pid, driver)]
+            findings += _imbalance(recording, decode, of[pid].get("decode"), in_process(pid, pids))
     return Result(ThreadTable(tuple(rows), covered), tuple(findings))
 
 
-def _imbalance(recording: Recording, rows: list[ThreadRow], weight: Coverage | None) -> list[Finding]:
-    wall = max((row.compute_ns + row.wait_ns for row in rows), default=0)
-    if len(rows) < 2 or weight is None or not weight.tokens_measured or not wall:
-        return []
+def _imbalance(recording: Recording, rows: list[ThreadRow], weight: Coverage | None, where: str) -> list[Finding]:
+    """Of one pool. where: its process, if there are several."""
     on_processor = {}
     if SCHED.met(recording):
-        on_processor = {row.tid: row.work_ns for row, _ in splits(recording) if row.phase == "decode"}
-    work = {row.ith: on_processor.get(row.tid, row.compute_ns) for row in rows}
+        on_processor = {(row.phase, row.driver_tid, row.tid): row.work_ns for row in splits(recording)}
+    work, walls = Counter[int](), Counter[int]()
+    for row in rows:  # a place in the pool may see one thread after another
+        work[row.ith] += on_processor.get((row.phase, row.driver_tid, row.tid), row.compute_ns)
+        walls[row.ith] += row.compute_ns + row.wait_ns
+    wall = max(walls.values(), default=0)
+    if len(work) < 2 or weight is None or not weight.tokens_measured or not wall:
+        return []
     excess = float(max(work.values()) - sum(work.values()) / len(work))
     share = excess / wall
     if share < WAIT_SHARE:
@@ -66,12 +91,13 @@ def _imbalance(recording: Recording, rows: list[ThreadRow], weight: Coverage | N
     return [
         Finding(
             id="threads.imbalance",
-            claim=f"The other threads wait for thread {most}, which has more work: {share * 100:.0f} % of decode",
+            claim=f"The other threads wait for thread {most}, which has more work: {share * 100:.0f} % of "
+            f"decode{where}",
             phase="decode",
             cost_ns_per_token=excess / weight.tokens_measured,
             confidence="medium",
             evidence=(
-                f"{weight.graphs_measured} of {weight.graphs} decode graphs, {len(rows)} threads",
+                f"{weight.graphs_measured} of {weight.graphs} decode graphs, {len(work)} threads",
                 f"thread {most} works {work[most] / wall * 100:.0f} % of the time, "
                 f"thread {least} {work[least] / wall * 100:.0f} %",
                 "the price is an upper bound: a perfectly balanced barrier still costs something",
@@ -85,35 +111,43 @@ def _imbalance(recording: Recording, rows: list[ThreadRow], weight: Coverage | N
 
 def _oversubscribed(recording: Recording, pools: list[CrowdedPool]) -> list[Finding]:
     """One finding per process; its price is that of the phase that lost most."""
-    lost = [loss for loss in losses(recording) if loss.state == "runnable" and loss.siblings]
+    found = []
+    for pool in pools:
+        cost, phase, price = _price(recording, pool.pid)
+        found.append(
+            Finding(
+                id="threads.oversubscribed",
+                claim=f"{pool.threads} threads compute on {of_processors(pool.processors)} (process {pool.pid})",
+                phase=phase,
+                cost_ns_per_token=cost,
+                confidence="high",
+                evidence=(
+                    f"{pool.threads} threads ran operators; the process may run on {of_processors(pool.processors)}",
+                    *price,
+                ),
+                advice=f"Start the server with --threads {pool.processors} or fewer, or give it more processors.",
+                severity="problem",
+            )
+        )
+    return found
+
+
+def _price(recording: Recording, pid: int) -> tuple[float | None, str, tuple[str, ...]]:
+    """ns per token, the phase, and a line of evidence."""
+    lost = [loss for loss in losses(recording) if (loss.pid, loss.state) == (pid, "runnable") and loss.siblings]
     worst = max(lost, key=lambda loss: loss.lost_ns, default=None)
-    whole = {item.phase: item for item in coverage(recording, "token", "op", "thread")}
-    weight = whole.get(worst.phase) if worst else None
-    cost: float | None = None
-    price: tuple[str, ...] = ()
-    if worst is not None and weight is not None and weight.tokens and weight.total_ns:
-        part = total(worst.siblings) / total(worst.causes)
-        cost = worst.lost_ns * part / weight.tokens
-        price = (
-            f"{worst.lost_ns * part / weight.total_ns * 100:.0f} % of {worst.phase} is lost while a thread waits for "
-            f"a processor on which another of the server's runs",
-        )
-    return [
-        Finding(
-            id="threads.oversubscribed",
-            claim=f"{pool.threads} threads compute on {of_processors(pool.processors)} (process {pool.pid})",
-            phase=worst.phase if worst and cost is not None else "",
-            cost_ns_per_token=cost,
-            confidence="high",
-            evidence=(
-                f"{pool.threads} threads ran operators; the process may run on {of_processors(pool.processors)}",
-                *price,
-            ),
-            advice=f"Start the server with --threads {pool.processors} or fewer, or give it more processors.",
-            severity="problem",
-        )
-        for pool in pools
-    ]
+    if worst is None:
+        return None, "", ()
+    whole = {item.phase: item for item in coverage(recording, "token", "op", "thread", pid=pid)}
+    weight = whole.get(worst.phase)
+    if weight is None or not weight.tokens or not weight.total_ns:
+        return None, "", ()
+    ns = worst.lost_ns * total(worst.siblings) / total(worst.causes)
+    words = (
+        f"{ns / weight.total_ns * 100:.0f} % of {worst.phase} is lost while a thread waits for a processor on which "
+        "another of the server's runs"
+    )
+    return ns / weight.tokens, worst.phase, (words,)
 
 
 ANALYZER = Analyzer("threads", "Threads", (GRAPHS, THREADS), analyze)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flowprof.profiler.analyzers.absence import Loss, total
@@ -39,6 +39,22 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known of the process that waits."""
+
+    where: str  # " in process 4711" where there are several, else ""
+    whole: Mapping[str, Coverage]  # by phase, of all its graphs
+    neighbours: Sequence[Neighbour]
+    faults: int  # its major page faults in the recording
+    crowded: bool  # it has more threads in its pool than processors
+
+    @property
+    def graphs_ns(self) -> int:
+        """Time in graphs, of all phases."""
+        return sum(item.total_ns for item in self.whole.values())
+
+
+@dataclass(frozen=True, slots=True)
 class _Price:
     """What a loss costs: per token, and as a share of its phase's time."""
 
@@ -46,10 +62,19 @@ class _Price:
     cost_ns: float
     share: float
     confidence: Confidence
+    where: str  # as in Scene
+
+    @property
+    def phase(self) -> str:
+        return f"{self.loss.phase}{self.where}"
+
+    @property
+    def process(self) -> str:
+        return f"Process {self.loss.pid}" if self.where else "The process"
 
     @property
     def lost(self) -> str:
-        return f"{self.share * 100:.0f} % of {self.loss.phase} is lost"
+        return f"{self.share * 100:.0f} % of {self.phase} is lost"
 
     def finding(
         self, id: str, claim: str, evidence: tuple[str, ...], advice: str, confidence: Confidence | None = None
@@ -59,28 +84,24 @@ class _Price:
                        severity="problem")  # fmt: skip
 
 
-def of_loss(
-    loss: Loss, weight: Coverage, neighbours: Sequence[Neighbour], faults: int, crowded: bool, graphs_ns: int
-) -> Finding | None:
-    """What to say of one state's price in one phase, of which `weight` was recorded; None when it is not worth it.
-
-    faults: major page faults in the recording. crowded: a pool has more threads than processors. graphs_ns: time in
-    graphs, of all phases.
-    """
-    if not weight.tokens or not weight.total_ns:
+def of_loss(loss: Loss, scene: Scene) -> Finding | None:
+    """What to say of one state's price in one phase; None when it is not worth it."""
+    weight = scene.whole.get(loss.phase)
+    if weight is None or not weight.tokens or not weight.total_ns:
         return None
     share = loss.lost_ns / weight.total_ns
-    price = _Price(loss, loss.lost_ns / weight.tokens, share, "high" if weight.graphs >= ENOUGH_GRAPHS else "medium")
+    sure: Confidence = "high" if weight.graphs >= ENOUGH_GRAPHS else "medium"
+    price = _Price(loss, loss.lost_ns / weight.tokens, share, sure, scene.where)
     if loss.state == "stopped":
         return _stopped(price)
     if loss.state == "fault" and share >= FAULT_SHARE:
-        return _fault(price, faults)
+        return _fault(price, scene.faults)
     if loss.state == "runnable" and share >= PREEMPTED_SHARE and loss.lost_ns >= PREEMPTED_NS:
-        return _no_processor(price, neighbours, crowded, graphs_ns)
+        return _no_processor(price, scene)
     return None
 
 
-def _no_processor(price: _Price, neighbours: Sequence[Neighbour], crowded: bool, graphs_ns: int) -> Finding | None:
+def _no_processor(price: _Price, scene: Scene) -> Finding | None:
     """Threads could run and had no processor: because of a quota, of somebody else, or of each other."""
     loss = price.loss
     siblings, others = loss.siblings, loss.others
@@ -88,15 +109,17 @@ def _no_processor(price: _Price, neighbours: Sequence[Neighbour], crowded: bool,
     if 2 * total(held_off) > total(loss.causes):
         return _throttled(price, held_off)
     if 2 * total(loss.idle) > total(loss.causes):
-        return None if crowded else _woken(price, loss.idle)  # crowded: threads.oversubscribed says why they sleep
+        return (
+            None if scene.crowded else _woken(price, loss.idle)
+        )  # crowded: threads.oversubscribed says why they sleep
     if not loss.by_itself:
         return _preempted(price, others)
-    if crowded:
+    if scene.crowded:
         return None  # threads.oversubscribed says so
     bound = siblings[0].cpus in _one_each(siblings)
-    if neighbours and not bound:
-        return _crowded(price, _in_the_way(neighbours, others), siblings[0])
-    if bound or (price.share >= CROWDED_SHARE and loss.lost_ns >= max(CROWDED_NS, CROWDED_OF_ALL * graphs_ns)):
+    if scene.neighbours and not bound:
+        return _crowded(price, _in_the_way(scene.neighbours, others), siblings[0])
+    if bound or (price.share >= CROWDED_SHARE and loss.lost_ns >= max(CROWDED_NS, CROWDED_OF_ALL * scene.graphs_ns)):
         return _shared(price, siblings[0], bound)
     return None
 
@@ -206,8 +229,7 @@ def _fault(price: _Price, faults: int) -> Finding:
     causes = price.loss.causes
     return price.finding(
         "waits.fault",
-        f"The model is read from disk while it runs: {price.share * 100:.0f} % of {price.loss.phase} waits for its "
-        "pages",
+        f"The model is read from disk while it runs: {price.share * 100:.0f} % of {price.phase} waits for its pages",
         (
             f"{sum(c.times for c in causes)} waits of pool threads, {total(causes) / 1e6:.1f} ms in all, "
             f"{max(c.longest_ns for c in causes) / 1e6:.1f} ms at most",
@@ -225,23 +247,23 @@ def _stopped(price: _Price) -> Finding | None:
         return None
     return price.finding(
         "waits.stopped",
-        f"The process was stopped for {longest.longest_ns / 1e6:.0f} ms, "
+        f"{price.process} was stopped for {longest.longest_ns / 1e6:.0f} ms, "
         f"{loss.longest_at_ns / 1e9:.3f} s after the recording began",
         (
-            f"threads in the stopped state during {loss.phase} graphs: {loss.lost_ns / 1e6:.1f} ms lost in all, "
-            f"{max(cause.times for cause in loss.causes)} times",
+            f"threads in the stopped state during {loss.phase} graphs or before them: {loss.lost_ns / 1e6:.1f} ms "
+            f"lost in all, {max(cause.times for cause in loss.causes)} times",
             f"continued by {_who(longest)}",
         ),
         "Look for whoever sends SIGSTOP and SIGCONT: a debugger, a snapshot tool, a job scheduler.",
     )
 
 
-def blocked(rows: Sequence[WaitRow], asleep: dict[tuple[str, int], int], of: dict[str, Coverage]) -> list[Finding]:
-    """The worst thread of each phase. asleep: (phase, tid) → ns blocked, but not stopped."""
+def blocked(rows: Sequence[WaitRow], of: Mapping[str, Coverage], where: str) -> list[Finding]:
+    """The worst thread of each phase of one process, stops apart."""
     found = []
     for phase in dict.fromkeys(row.phase for row in rows):
-        worst = max((row for row in rows if row.phase == phase), key=lambda row: asleep[phase, row.tid])
-        ns = asleep[phase, worst.tid]
+        worst = max((row for row in rows if row.phase == phase), key=lambda row: row.blocked_ns - row.stopped_ns)
+        ns = worst.blocked_ns - worst.stopped_ns
         share = ratio(ns, worst.wall_ns) or 0.0
         tokens = of[phase].tokens_measured
         if share < BLOCKED_SHARE or not tokens:
@@ -249,7 +271,7 @@ def blocked(rows: Sequence[WaitRow], asleep: dict[tuple[str, int], int], of: dic
         found.append(
             Finding(
                 id="waits.blocked",
-                claim=f"Thread {worst.ith} sleeps outside of barriers for {share * 100:.0f} % of {phase}",
+                claim=f"Thread {worst.ith} sleeps outside of barriers for {share * 100:.0f} % of {phase}{where}",
                 phase=phase,
                 cost_ns_per_token=ns / tokens,
                 confidence="medium",

@@ -5,7 +5,8 @@ asleep), runnable (it wanted a processor and another thread had it), blocked (as
 (reading a page of the mapped model from disk); the parts add up to the thread's wall time. Who was in the way is known
 for the whole recording, as the scheduler is watched all the time. While one thread is away the others wait for it at
 the next barrier, so a graph loses the time of the thread that was away longest: that is the price of the findings.
-What flowprof itself took is left out here: that is in the overhead.
+What flowprof itself took is left out here: that is in the overhead. Of several recorded processes each has its own
+prices, of its own tokens.
 
 Who wakes a thread may have waited itself. `roots` pass waits on to what their waker, or the last thread at a barrier,
 waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up to the waits.
@@ -33,10 +34,11 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
 from __future__ import annotations
 
 from flowprof.profiler.analyzers import wait_findings
-from flowprof.profiler.analyzers.absence import crowded_pools, losses, splits
+from flowprof.profiler.analyzers.absence import computing, crowded_pools, in_process, losses, splits
 from flowprof.profiler.analyzers.contract import GRAPHS, SCHED, Analyzer, Result, coverage
-from flowprof.profiler.analyzers.wait_findings import Neighbour
+from flowprof.profiler.analyzers.wait_findings import Neighbour, Scene
 from flowprof.profiler.analyzers.wait_roots import wait_roots
+from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording
 
@@ -46,27 +48,29 @@ NEIGHBOURS_SQL = """
 SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window) AS share, coalesce(cpus, '')
 FROM neighbour WHERE share >= $least ORDER BY share DESC
 """
+FAULTS_SQL = "SELECT pid, count(*) FROM page_fault GROUP BY pid"
 
 
 def analyze(recording: Recording) -> Result:
-    deep, whole = coverage(recording, "thread"), coverage(recording, "token", "op", "thread")
-    rows = [row for row, _ in splits(recording)]
-    asleep = {(row.phase, row.tid): row.blocked_ns - stopped for row, stopped in splits(recording)}
-    lost = losses(recording)
-    crowded = bool(crowded_pools(recording))
+    rows, lost, pids = splits(recording), losses(recording), computing(recording)
+    crowded = {pool.pid for pool in crowded_pools(recording)}
     neighbours = [Neighbour(*row) for row in recording.rows(NEIGHBOURS_SQL, {"least": NEIGHBOUR_SHARE})]
-    faults = int(recording.rows("SELECT count(*) FROM page_fault")[0][0])
-    of = {item.phase: item for item in whole}
-    found = [
-        wait_findings.of_loss(loss, of[loss.phase], neighbours, faults, crowded, sum(item.total_ns for item in whole))
-        for loss in lost
-        if loss.phase in of
-    ]
-    if not crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
-        found += wait_findings.blocked(rows, asleep, {item.phase: item for item in deep})
+    faults = dict(recording.rows(FAULTS_SQL))
+    found: list[Finding | None] = []
+    for pid in pids:
+        where = in_process(pid, pids)
+        whole = {item.phase: item for item in coverage(recording, "token", "op", "thread", pid=pid)}
+        scene = Scene(where, whole, neighbours, faults.get(pid, 0), pid in crowded)
+        found += [wait_findings.of_loss(loss, scene) for loss in lost if loss.pid == pid]
+        if pid not in crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
+            deep = {item.phase: item for item in coverage(recording, "thread", pid=pid)}
+            found += wait_findings.blocked([row for row in rows if row.pid == pid], deep, where)
     causes = sorted((cause for loss in lost for cause in loss.causes), key=lambda cause: -cause.total_ns)
     roots, roots_ns = wait_roots(recording)
-    table = WaitTable(tuple(rows), tuple(causes[:MAX_CAUSES]), roots[:MAX_CAUSES], roots_ns, faults, deep)
+    table = WaitTable(
+        rows, tuple(causes[:MAX_CAUSES]), roots[:MAX_CAUSES], roots_ns, sum(faults.values()),
+        coverage(recording, "thread"),
+    )  # fmt: skip
     return Result(table, tuple(finding for finding in found if finding is not None))
 
 

@@ -53,7 +53,7 @@ def _recording(recording: Recording) -> dict[Role, dict[Part, float]]:
         return {}
     tokens = {item.phase: item.tokens_measured for item in coverage(recording, "thread")}
     found: dict[Role, dict[Part, float]] = defaultdict(lambda: dict.fromkeys(PARTS, 0.0))
-    for row, _ in splits(recording):
+    for row in splits(recording):
         if not tokens.get(row.phase):
             continue
         for part in PARTS:

@@ -9,10 +9,11 @@ from flowprof.profiler.sections.bound import Bound
 
 @dataclass(frozen=True, slots=True)
 class ThreadAdvice:
-    """Whether another number of threads would help one phase. Shares are of the threads' wall time."""
+    """Whether another number of threads would help one phase of one process. Shares are of the threads' wall time."""
 
     phase: str
-    threads: int
+    pid: int
+    threads: int  # of its largest pool
     processors: int  # that the process may use; 0 unknown
     work: float
     barrier: float

@@ -9,9 +9,11 @@ from flowprof.profiler.sections.coverage import Coverage
 
 @dataclass(frozen=True, slots=True)
 class WaitRow:
-    """One pool thread's time in the measured graph executions of a phase: the parts add up to `wall_ns`."""
+    """One pool thread's time in the measured graph executions that it was in: the parts add up to `wall_ns`."""
 
     phase: str
+    pid: int
+    driver_tid: int  # the thread that drives these graphs: a process may have several, with a pool each
     tid: int
     ith: int
     comm: str
@@ -23,22 +25,24 @@ class WaitRow:
     runnable_ns: int  # wanted a processor and had none
     blocked_ns: int  # asleep or stopped outside of barriers: locks, I/O, SIGSTOP
     fault_ns: int  # reading a page of a mapped file from disk
+    stopped_ns: int  # of blocked_ns: SIGSTOP, or a debugger
 
 
 @dataclass(frozen=True, slots=True)
 class WaitCause:
-    """Who or what kept one pool thread from running during graphs, over the whole recording."""
+    """Who or what kept one pool thread from running during graphs (stopped: and before them); whole recording."""
 
+    pid: int
     phase: str
     state: str  # runnable, fault, disk, stopped
     by_tid: int  # who ran instead, or woke it; 0: an interrupt
     by_comm: str
     by_ith: int | None  # when that is a thread of the pool itself
-    by_own_process: bool
+    by_own_process: bool  # of the process that waited
     by_cpus: str  # processors that it may use, if it is one of the process's
     ith: int  # the thread that waited
     cpus: str  # processors that it may use
-    times: int
+    times: int  # graphs and absences that met
     total_ns: int
     longest_ns: int
     first_ns: int  # since the recording began
@@ -63,7 +67,7 @@ class WaitRoot:
 
 @dataclass(frozen=True, slots=True)
 class WaitTable:
-    rows: tuple[WaitRow, ...]  # thread windows; by phase, then by thread
+    rows: tuple[WaitRow, ...]  # thread windows; by phase, then by process and thread
     causes: tuple[WaitCause, ...]  # whole recording; the largest MAX_CAUSES
     roots: tuple[WaitRoot, ...]  # the largest MAX_CAUSES
     roots_ns: tuple[tuple[str, str, int], ...]  # phase, wait, ns of all of them

@@ -1,4 +1,4 @@
--- How much of every phase was measured at one of the levels $levels: the weights of all estimates.
+-- How much of every phase was measured at one of the levels $levels: the weights of all estimates. $pid: of one process, or NULL.
 SELECT
     phase,
     count(*) AS graphs,
@@ -10,6 +10,7 @@ SELECT
 FROM (
     SELECT d.phase, d.tokens, d.dur_ns, g.described AND list_contains($levels, d.level) AS measured
     FROM graph_duration d JOIN graph g USING (graph_id)
+    WHERE $pid IS NULL OR d.pid = $pid
 )
 GROUP BY phase
 ORDER BY total_ns DESC;

@@ -6,6 +6,8 @@ SELECT
     e.exec_id,                              -- as in graph_exec
     e.graph_id,
     e.window_id,
+    e.pid,
+    e.tid AS driver_tid,                    -- the thread that drives it
     e.level,                                -- deepest level that covered it wholly: token, op, thread
     g.phase,                                -- prefill, decode, mixed, other
     g.tokens,                               -- tokens that passed through; NULL unknown
@@ -113,6 +115,17 @@ SELECT pid, tid, min(ith) AS ith FROM (
     SELECT pid, tid, ith FROM thread WHERE ith IS NOT NULL
     UNION ALL SELECT DISTINCT pid, tid, 0 FROM graph_exec  -- known without thread windows: who drives the graphs
 ) GROUP BY pid, tid;
+
+CREATE OR REPLACE VIEW pool_member AS     -- the threads that compute graphs, with whoever drives those: a row each
+WITH driver AS (SELECT DISTINCT pid, tid AS driver_tid FROM graph_exec),
+several AS (SELECT pid FROM driver GROUP BY pid HAVING count(*) > 1)  -- such as one of a draft model: from thread windows
+SELECT pid, tid, ith, driver_tid FROM pool_thread JOIN driver USING (pid) WHERE pid NOT IN (FROM several)
+UNION ALL
+SELECT pid, tid, min(ith), driver_tid FROM (
+    SELECT e.pid, o.tid, o.ith, e.tid AS driver_tid FROM op_exec o JOIN graph_exec e USING (exec_id)
+    WHERE e.pid IN (FROM several)
+    UNION ALL SELECT pid, driver_tid, 0, driver_tid FROM driver WHERE pid IN (FROM several)
+) GROUP BY pid, tid, driver_tid;
 
 CREATE OR REPLACE VIEW absence AS         -- thread_state, with waits for pages told from other waits for a device:
 -- while one thread reads pages from disk the others wait for the same pages, without a major fault of theirs;

@@ -42,9 +42,11 @@ def draw(page: Page, report: Report) -> RenderableType:
     if drift is not None and drift.step is not None:
         table.add_row("context", _drift(page, drift, drift.step))
     advice = report.get(ThreadAdviceTable)
-    for one in advice.rows[:2] if advice else ():
+    several = advice is not None and len({one.pid for one in advice.rows}) > 1
+    for one in advice.rows[: 4 if several else 2] if advice else ():
         said = one.direction if one.wanted is None else f"{one.direction}: try {one.wanted}"
-        text = f"{clean(one.phase, 20)} with --threads {one.threads}: {said}; {one.reason}"
+        where = f" in process {one.pid}" if several else ""
+        text = f"{clean(one.phase, 20)}{where} with --threads {one.threads}: {said}; {one.reason}"
         table.add_row("threads", page.plain(text))
     requests = report.get(RequestTable)
     if requests is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flowprof.profiler.report import Report
 from flowprof.profiler.sections.threads import ThreadTable
 from flowprof.profiler.sections.waits import WaitTable
-from flowprof.viewers import causes
+from flowprof.viewers import causes, pools
 from flowprof.viewers.quantity import count, duration, percent
 from flowprof.viewers.terminal.page import Page, inset
 from rich.console import Group, RenderableType
@@ -25,10 +25,11 @@ def draw(page: Page, report: Report) -> RenderableType | None:
     phase = section.rows[0].phase
     rows = [row for row in section.rows if row.phase == phase]
     item = next(item for item in section.coverage if item.phase == phase)
+    called = dict(zip(rows, pools.names(rows), strict=True))
     table = page.table("thread", "tid", "wait", "", "compute/token", "wait/token", bar=3)
     chosen = rows if len(rows) <= THREADS else sorted(rows, key=lambda row: -row.wait_share)[:THREADS]
     for row in chosen:
-        page.row(table, str(row.ith), str(row.tid), percent(row.wait_share), page.bar(row.wait_share),
+        page.row(table, called[row], str(row.tid), percent(row.wait_share), page.bar(row.wait_share),
                  duration(row.compute_ns_per_token), duration(row.wait_ns_per_token))  # fmt: skip
     if len(rows) > len(chosen):
         page.row(table, f"{len(rows) - len(chosen)} more", "", "", "", "", "", style="dim")
@@ -40,12 +41,13 @@ def _waits(page: Page, section: WaitTable) -> RenderableType:
     """Every pool thread's wall time, in parts that add up to it."""
     phase = section.rows[0].phase
     rows = [row for row in section.rows if row.phase == phase]
+    called = dict(zip(rows, pools.names(rows), strict=True))
     table = page.table("thread", "work", "", "barrier", "no cpu", "blocked", "disk", bar=3)
     chosen = rows if len(rows) <= THREADS else sorted(rows, key=lambda row: row.work_ns)[:THREADS]
     for row in chosen:
         parts = [ns / row.wall_ns if row.wall_ns else 0.0 for ns in
                  (row.work_ns, row.barrier_ns, row.runnable_ns, row.blocked_ns, row.fault_ns)]  # fmt: skip
-        page.row(table, str(row.ith), percent(parts[0]), page.bar(parts[0]), *map(percent, parts[1:]))
+        page.row(table, called[row], percent(parts[0]), page.bar(parts[0]), *map(percent, parts[1:]))
     if len(rows) > len(chosen):
         page.row(table, f"{len(rows) - len(chosen)} more", "", "", "", "", "", "", style="dim")
     item = next(item for item in section.coverage if item.phase == phase)

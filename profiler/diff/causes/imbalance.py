@@ -59,7 +59,7 @@ def _waiting(side: Side, phase: str) -> dict[int, float]:
     wall: dict[int, int] = defaultdict(int)
     barrier: dict[int, int] = defaultdict(int)
     for recording in side.recordings:
-        for row, _ in splits(recording):
+        for row in splits(recording):
             if row.phase == phase:
                 wall[row.ith] += row.wall_ns
                 barrier[row.ith] += row.barrier_ns

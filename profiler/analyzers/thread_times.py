@@ -1,0 +1,62 @@
+"""Where pool threads' time went in graph executions at thread level: in all, and operator by operator.
+
+For absence.py, threads.py and verdict_threads.py. One pass over the operators, slice by slice, for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from flowprof.profiler.analyzers.contract import once
+from flowprof.profiler.analyzers.slices import slices
+from flowprof.profiler.store import Recording, read_sql
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+KEYS = ("graph_id", "driver_tid", "ith", "node_index", "tid")
+SUMS = (
+    "calls", "wall_ns", "compute_ns", "wait_ns", "barrier_calls", "barrier_compute_ns", "barrier_wait_ns",
+    "off_at_work_ns", "off_at_barrier_ns", "barrier_blocked_ns", "runnable_ns", "blocked_ns", "fault_ns", "stopped_ns",
+)  # fmt: skip
+BEGUN = -1  # node_index of what comes before a graph's first operator
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTimes:
+    """Columns of wait_operators.sql, a row each per graph and thread, and per graph, node and place in the pool."""
+
+    threads: dict[str, Integers]
+    nodes: dict[str, Integers]
+
+
+@once
+def thread_times(recording: Recording) -> ThreadTimes:
+    """Both empty without thread windows."""
+    sql = read_sql("wait_operators.sql")
+    found = {name: np.zeros(0, np.int64) for name in (*KEYS, *SUMS)}
+    for stretch in slices(recording):
+        more = recording.columns(sql, stretch)
+        found = _added({name: np.concatenate([found[name], _plain(more[name])]) for name in found})
+    of_node = found["tid"] < 0
+    return ThreadTimes(
+        {name: column[~of_node] for name, column in found.items()},
+        {name: column[of_node] for name, column in found.items()},
+    )
+
+
+def _plain(column: np.ndarray) -> Integers:
+    """NULL is nothing."""
+    return np.ma.filled(column, 0).astype(np.int64)
+
+
+def _added(rows: dict[str, Integers]) -> dict[str, Integers]:
+    """Rows with equal keys added up."""
+    if not len(rows["tid"]):
+        return rows
+    order = np.lexsort([rows[name] for name in KEYS])
+    keys = {name: rows[name][order] for name in KEYS}
+    changes = np.logical_or.reduce([np.diff(column) != 0 for column in keys.values()])
+    begins = np.flatnonzero(np.r_[True, changes])
+    sums = {name: np.add.reduceat(rows[name][order], begins) for name in SUMS}
+    return {name: column[begins] for name, column in keys.items()} | sums
