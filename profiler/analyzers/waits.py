@@ -4,7 +4,8 @@ In graph executions at thread level every thread's time is split into its own wo
 asleep), runnable (it wanted a processor and another thread had it), blocked (asleep or stopped elsewhere) and fault
 (reading a page of the mapped model from disk); the parts add up to the thread's wall time. Who was in the way is known
 for the whole recording, as the scheduler is watched all the time. While one thread is away the others wait for it at
-the next barrier, so a graph loses the time of the thread that was away longest: that is the price of the findings.
+the next barrier, so a graph loses the time of the thread that was away longest: that is the price of the findings. Of
+stretches that began before a graph, or outlast it, the part within counts.
 What flowprof itself took is left out here: that is in the overhead. Of several recorded processes each has its own
 prices, of its own tokens.
 
@@ -27,7 +28,7 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
   Waits for pages that another thread is reading count as well: uninterruptible waits in graphs with major faults.
 * `waits.blocked`: threads slept on locks or I/O within operators, 5 % or more of their time. Their stacks (`blocked`)
   show on what; sleep in OpenMP's barriers within an operator is known by them, and does not count.
-* `waits.stopped`: the process was stopped (SIGSTOP, a debugger). Says when, for how long, and who continued it: look
+* `waits.stopped`: the process was stopped (SIGSTOP, a debugger), in a graph or before it. Says when, for how long, and who continued it: look
   there.
 """
 

@@ -239,3 +239,45 @@ def test_threads_of_another_program_are_one_program(tmp_path):
     causes = {(cause.by_tid, cause.by_comm): (cause.times, cause.total_ns) for cause in outcome.value.causes}
     assert causes == {(98, "hogs"): (40, 60 * MS), (HTTP, "server"): (20, 2 * MS)}
     assert "hogs (98) takes the processor" in outcome.findings[0].claim
+
+
+def test_absences_that_began_before_the_graph(tmp_path):
+    """A worker that somebody keeps off from 1 ms before each graph, which another thread drives, to 3 ms into it."""
+    outcome = analysed(tmp_path, every_graph(WORKER, 19, 4, "runnable", HOG))
+    assert found(outcome) == [("waits.preempted", 3 * 19 / 20)]  # there is no graph behind the last
+    worker = outcome.value.rows[1]
+    assert worker.runnable_ns == 19 * 3 * MS
+    assert worker.work_ns + worker.barrier_ns + worker.runnable_ns == worker.wall_ns == 200 * MS
+
+
+def test_absences_from_one_graph_into_the_next(tmp_path):
+    """They count in both, and what lies between graphs in none."""
+    outcome = analysed(tmp_path, every_graph(WORKER, 9.5, 11, "runnable", HOG))
+    worker = outcome.value.rows[1]
+    assert worker.runnable_ns == (20 * 0.5 + 19 * 0.5) * MS
+    assert worker.work_ns + worker.barrier_ns + worker.runnable_ns == worker.wall_ns
+    (cause,) = outcome.value.causes
+    assert (cause.times, cause.total_ns, cause.longest_ns) == (39, 19.5 * MS, 0.5 * MS)
+
+
+def test_sleep_that_began_before_the_graph_is_at_its_barrier(tmp_path):
+    """The worker of a pool waits for the next graph asleep, and is woken into it."""
+    worker = analysed(tmp_path, every_graph(WORKER, 15, 5.5, "sleeping", MAIN)).value.rows[1]
+    assert (worker.barrier_ns, worker.barrier_blocked_ns, worker.blocked_ns) == (160 * MS, 19 * 0.5 * MS, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "dur", "lost", "claim"),
+    [
+        (51, 8, 8.0, "stopped for 8 ms, 0.051 s after"),  # between two graphs: the step waits
+        (55, 7, 7.0, "stopped for 7 ms, 0.055 s after"),  # from there into the next
+        (395, 5, None, ""),  # behind the last graph
+    ],
+)
+def test_stops_between_graphs_are_said(tmp_path, start, dur, lost, claim):
+    outcome = analysed(tmp_path, [(MAIN, start, dur, "stopped", HOG), (WORKER, start, dur, "stopped", HOG)])
+    if lost is None:
+        assert found(outcome) == []
+        return
+    ((id, cost),) = found(outcome)
+    assert (id, cost) == ("waits.stopped", pytest.approx(lost / 20)) and claim in outcome.findings[0].claim
