@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ LAYER_OPS: tuple[tuple[str, str, str, int, bool], ...] = (
     ("MUL_MAT", "ffn_out", "ffn", 170_000, True),
     ("ADD", "l_out", "ffn", 3_000, True),
 )
+EXPERT_PRODUCTS = ("ffn_gate", "ffn_up", "ffn_out")  # with Synthetic.experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Synthetic:
     pause_ns: int = 50_000_000  # between requests
     losses: int = 0
     ceilings: tuple[tuple[str, str, int, float], ...] = ()  # e.g. CEILINGS
+    experts: tuple[int, int] | None = None  # that there are (a power of two), and used by a token
     with_requests: bool = True
     rename: dict[str, str] = field(default_factory=dict)  # tensor names to replace (hostile ones)
     meta: dict[str, str] = field(default_factory=dict)
@@ -160,6 +162,14 @@ def _layer(spec: Synthetic, layer: int, tokens: int, before: str) -> tuple[dict[
     ]  # fmt: skip
     nodes: dict[str, _Tensor] = {}
     for key, (op, name, block, ns, runs), (ne, sources) in zip(at, LAYER_OPS, shaped, strict=True):
+        if spec.experts is not None and name in EXPERT_PRODUCTS:
+            there, used = spec.experts
+            if f"{layer}.ids" not in nodes:
+                nodes[f"{layer}.ids"] = _Tensor("VIEW", f"ffn_moe_topk-{layer}", "moe", layer, 0, False, "i32",
+                                                (used, tokens), (at[17],))  # fmt: skip
+            matrix = leaves[sources[0]]
+            leaves[sources[0]] = replace(matrix, ne=(*matrix.ne, there))
+            op, block, ne, sources = "MUL_MAT_ID", "moe", (ne[0], used, tokens), (*sources, f"{layer}.ids")
         if key == at[10]:
             nodes[f"{layer}.q"] = _Tensor("PERMUTE", f"q-{layer}", block, layer, 0, False, "f32", (head, tokens, heads),
                                           (at[6],))  # fmt: skip
@@ -348,8 +358,25 @@ class _Writer:
             })  # fmt: skip
             self.pending_rows += matrix.size
             self.truth.op_rows += matrix.size
+        if self.spec.experts is not None:
+            self._expert_uses(graph, index, *self.spec.experts)
         if self.pending_rows >= FLUSH_ROWS:
             self._flush()
+
+    def _expert_uses(self, graph: _Graph, index: np.ndarray, experts: int, used: int) -> None:
+        """Every token uses `used` different ones: from any one on, in steps of any odd width."""
+        layers = [int(node) for node, (op, _) in zip(graph.node, graph.keys, strict=True) if op == "MUL_MAT_ID"][::3]
+        shape = (len(index), len(layers), graph.tokens)
+        first = self.rng.integers(0, experts, shape)
+        step = 1 + 2 * self.rng.integers(0, experts // 2, shape)
+        rows = (*shape, used)
+        self.recording.append("expert_use", {
+            "exec_id": np.broadcast_to(index[:, None, None, None], rows).ravel(),
+            "node_index": np.broadcast_to(np.array(layers, np.int32)[:, None, None], rows).ravel(),
+            "token": np.broadcast_to(np.arange(graph.tokens, dtype=np.int32)[:, None], rows).ravel(),
+            "rank": np.broadcast_to(np.arange(used, dtype=np.int16), rows).ravel(),
+            "expert": ((first[..., None] + step[..., None] * np.arange(used)) % experts).astype(np.int32).ravel(),
+        })  # fmt: skip
 
     def _flush(self) -> None:
         if not self.pending:

@@ -31,6 +31,7 @@ from statistics import fmean, median
 
 import numpy as np
 from flowprof.profiler.analyzers.contract import GRAPHS, Analyzer, Need, Result, coverage
+from flowprof.profiler.analyzers.expert_reuse import Distances, Key, distances
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.coverage import Coverage
 from flowprof.profiler.sections.experts import ExpertLayer, ExpertPhase, ExpertTable
@@ -48,8 +49,6 @@ EXPERTS = Need(
     "no experts: the model has none, or no graph was measured operator by operator",
 )
 LOST_SQL = "SELECT coalesce(sum(events), 0) FROM loss WHERE place = 'expert_ids'"
-
-Key = tuple[int, str, int | None, int]  # pid, phase, layer, experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +93,37 @@ def p_uniform(counts: Sequence[int], used: int) -> float | None:
     return erfc(deviate / sqrt(2)) / 2
 
 
-def reuse(distances: NDArray[np.int64], uses: NDArray[np.int64], first: int, tokens: int, experts: int) -> Reuse:
-    """From counted distances (ascending), the number of first uses, and the tokens of all runs."""
+def reuse(found: Distances, tokens: int, experts: int) -> Reuse:
+    """From counted distances and the tokens of all runs."""
+    uses, first = found.uses, found.first
     again = int(uses.sum())
     cold = first / (first + again) if first + again else 1.0
     if not again or not tokens:
         return Reuse(None, None, None, cold)
     upto = np.cumsum(uses)
-    p50, p90 = (float(distances[np.searchsorted(upto, share * again)]) for share in (0.5, 0.9))
-    held = float((np.minimum(distances, p90) * uses).sum()) + first * p90  # a last use is held to the end of its time
+    p50, p90 = (float(found.tokens[np.searchsorted(upto, share * again)]) for share in (0.5, 0.9))
+    held = float((np.minimum(found.tokens, p90) * uses).sum())
+    held += first * p90  # a last use is held to the end of its time
     return Reuse(p50, p90, min(held / tokens, float(experts)), cold)
 
 
 def analyze(recording: Recording) -> Result:
     covered = coverage(recording, "op", "thread")
-    counts: dict[Key, NDArray[np.int64]] = {}
-    for pid, phase, layer, experts, expert, uses in recording.rows(read_sql("experts_counts.sql")):
-        row = counts.setdefault((pid, phase, layer, experts), np.zeros(experts, np.int64))
-        if expert < experts:
-            row[expert] += uses
-    distances = _distances(recording)
+    rows = recording.rows(read_sql("experts_layers.sql"))
+    counts: dict[Key, NDArray[np.int64]] = {row[:4]: np.zeros(row[3], np.int64) for row in rows}
+    for *of, expert, uses in recording.rows(read_sql("experts_counts.sql")):
+        mine = counts.get((of[0], of[1], of[2], of[3]))
+        if mine is not None and 0 <= expert < len(mine):
+            mine[expert] += uses
+    apart = distances(recording)
     layers: list[ExpertLayer] = []
     colds: dict[int, float] = {}
     for (
         pid, phase, layer, experts, used, expert_bytes, executions, _, tokens, whole, whole_tokens, distinct, uniform,
-    ) in recording.rows(read_sql("experts_layers.sql")):  # fmt: skip
+    ) in rows:  # fmt: skip
         key = (pid, phase, layer, experts)
-        found = distances.get(key)
-        again = reuse(*found, int(whole_tokens or 0), experts) if found else Reuse(None, None, None, 1.0)
+        found = apart.get(key)
+        again = reuse(found, int(whole_tokens or 0), experts) if found else Reuse(None, None, None, 1.0)
         row = counts[key].tolist()
         layers.append(
             ExpertLayer(
@@ -158,22 +160,6 @@ def analyze(recording: Recording) -> Result:
     findings = [*(finding for item in phases for finding in _imbalance(item.phase, layers)), *_locality(warm)]
     lost = int(recording.rows(LOST_SQL)[0][0])
     return Result(ExpertTable(tuple(phases), tuple(layers), lost), tuple(findings))
-
-
-def _distances(recording: Recording) -> dict[Key, tuple[NDArray[np.int64], NDArray[np.int64], int]]:
-    """Per layer: distances, how many uses have each, and how many are first uses."""
-    found: dict[Key, tuple[list[int], list[int]]] = {}
-    first: dict[Key, int] = {}
-    for pid, phase, layer, experts, distance, uses in recording.rows(read_sql("experts_reuse.sql")):
-        key = (pid, phase, layer, experts)
-        values, counts = found.setdefault(key, ([], []))
-        if distance is None:
-            first[key] = uses
-        else:
-            values.append(int(distance))
-            counts.append(uses)
-    return {key: (np.array(values, np.int64), np.array(counts, np.int64), first.get(key, 0))
-            for key, (values, counts) in found.items()}  # fmt: skip
 
 
 def _uneven(row: ExpertLayer) -> bool:

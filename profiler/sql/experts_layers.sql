@@ -14,6 +14,8 @@ SELECT r.pid, r.phase, r.layer, r.experts, r.used, w.expert_bytes,
        sum(r.experts * (1 - power(1 - least(r.used / r.experts, 1), r.tokens))) FILTER (r.uses = r.used * r.tokens)
            AS uniform_experts
 FROM expert_read r JOIN weights w USING (graph_id, ids_index)
-WHERE r.experts > 0 AND r.used > 0
+WHERE r.used > 0
 GROUP BY ALL
-ORDER BY r.pid, r.phase, r.layer, r.experts;
+ORDER BY r.pid, r.phase, r.layer, r.experts
+LIMIT 2000;  -- of a model with 100 layers, and four phases, five processes
+

@@ -173,6 +173,7 @@ JOIN graph_exec e USING (exec_id)
 JOIN graph g USING (graph_id)
 JOIN graph_node n ON n.graph_id = e.graph_id AND n.node_index = u.node_index AND n.op = 'MUL_MAT_ID'
 JOIN graph_node w ON w.graph_id = e.graph_id AND w.node_index = n.sources[1]
+     AND w.ne[3] BETWEEN 1 AND 4096         -- no model has more
 JOIN graph_node i ON i.graph_id = e.graph_id AND i.node_index = n.sources[3]
 QUALIFY row_number() OVER (PARTITION BY u.exec_id, n.sources[3] ORDER BY u.node_index) = 1;
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flowprof.profiler.analyzers import experts
+from flowprof.profiler.analyzers.expert_reuse import Distances
 from flowprof.profiler.analyzers.verdict_work import experts_read
 from flowprof.profiler.ggml.graphs import GraphBook
 from flowprof.profiler.ggml.layout_table import KNOWN
@@ -132,7 +133,8 @@ def test_uniform_routing_is_tested(counts: list[int], used: int, p: float | None
 def test_reuse(
     distances: list[int], uses: list[int], first: int, tokens: int, count: int, expected: tuple[float | None, ...]
 ) -> None:
-    found = experts.reuse(np.array(distances, np.int64), np.array(uses, np.int64), first, tokens, count)
+    counted = Distances(np.array(distances, np.int64), np.array(uses, np.int64), first)
+    found = experts.reuse(counted, tokens, count)
     assert (found.p50, found.p90, found.hold, found.cold) == expected
 
 
@@ -231,6 +233,13 @@ def test_the_busy_experts_are_named(tmp_path: Path) -> None:
     (finding, _) = analysed(tmp_path, tokens(400, (2, 5)))[0].findings
     assert "layer 3: experts 2, 5 of 8" in finding.evidence[0] and finding.confidence == "medium"
     assert "1 of 1 layers" in finding.claim and "100 %" in finding.claim
+
+
+@pytest.mark.parametrize(("count", "layers"), [(4096, 1), (4097, 0), (1 << 40, 0), (-1, 0), (0, 0)])
+def test_a_number_of_experts_that_no_model_has_is_not_believed(tmp_path: Path, count: int, layers: int) -> None:
+    outcome, used = analysed(tmp_path, [[(0, 1)]] * 3, count=count)
+    assert outcome.status == "ok" and isinstance(outcome.value, ExpertTable)
+    assert (len(outcome.value.layers), len(used)) == (layers, layers)
 
 
 def test_prefill_has_no_locality(tmp_path: Path) -> None:
