@@ -3,9 +3,10 @@
  * Resources of the application: somebody waits for, gets, uses or gives back one. Compiled behind event.bpf.c and stacks.bpf.c.
  *
  * What happens at a site, and how its values are read, the loader says in taps (profiler/resources/taps.py); a site's
- * cookie names its first one: site | site of the entry << 16 | tap + 1 << 32 | SAVES. Arguments are gone when a function
+ * cookie names its first one: site | site of the entry << 16 | tap + 1 << 32 | SAVES | SHARED. Arguments are gone when a function
  * returns: where a tap at the return reads them, or takes a stack, the entry keeps them in a frame, which is known by its
- * stack pointer, for exceptions and longjmp leave functions without passing an exit.
+ * stack pointer, for exceptions and longjmp leave functions without passing an exit. A return instruction that other
+ * functions pass, too (SHARED), is the function's where the stack pointer is exactly as it was at the entry.
  */
 #define WAY_STEPS 6
 enum tap_way { SELECTION, CONDITION, INSTANCE, UNIT, UNITS, TASK, HOLDER, VARIABLES }; /* up to four of the last */
@@ -14,6 +15,7 @@ enum tap_way { SELECTION, CONDITION, INSTANCE, UNIT, UNITS, TASK, HOLDER, VARIAB
 #define RESOURCE_DEPTH 16 /* a power of two */
 #define STACK_TOP 12 /* words */
 #define SAVES (1UL << 48)
+#define SHARED (1UL << 49)
 #define GAVE_UP (1U << 31)
 #define ABSENT 255 /* the base of a way that is none */
 
@@ -342,8 +344,8 @@ int resource_leave(struct pt_regs *ctx)
 		if (!depth || depth > RESOURCE_DEPTH)
 			return 0;
 		struct resource_frame *top = resource_frame_at(f, depth - 1);
-		if (top->site != entry)
-			return 0; /* it was entered before its probe was there */
+		if (top->site != entry || (cookie & SHARED && top->sp != v.sp))
+			return 0; /* it was entered before its probe was there, or by another function */
 		f->depth = depth - 1;
 		__builtin_memcpy(v.words, top->args, sizeof(top->args));
 		v.caller = top->caller;

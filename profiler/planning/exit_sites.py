@@ -10,11 +10,17 @@ pointer.
 
 Only x86-64. A tail call is a way out, too, if calls were made before: what it calls is not in the function's time. A
 jump through a table, or into another function's middle, is not followed, and then there is no such place.
+
+Where a function waits from its entry on every call that it makes may be the wait, the last one and a tail call, too
+(`sem_wait`). There a site has no call behind it, and tail calls are followed, but for those that only give back
+(`GIVES_BACK`); so are all where it matters what is returned. Returns of what was followed are others' returns, too:
+such a site is `shared`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from dataclasses import replace
 
 from flowprof.profiler.binaries.disassembly import direct_target, is_call, is_jump, sweep
 from flowprof.profiler.binaries.elf import ElfError, ElfFile
@@ -23,15 +29,18 @@ from flowprof.profiler.planning.sites import NoSite, Site, function_code
 
 MAX_FRAGMENT = 1 << 16  # bytes of a function or of its cold part
 MAX_FRAGMENTS = 8
+GIVES_BACK = ("pthread_mutex_unlock", "free", "_ZdlPv", "_ZdlPvm")  # clean-up, and never a wait
 
 _Code = dict[int, tuple[bytes, str, str]]  # address → bytes, mnemonic, operands
 _Flow = dict[int, tuple[int, ...]]  # address → where it goes on; () leaves the function for good
 
 
-def choose_exit_sites(elf: ElfFile, address: int, kernel: Kernel = OLDEST_KERNEL, returned: bool = False) -> list[Site]:
+def choose_exit_sites(
+    elf: ElfFile, address: int, kernel: Kernel = OLDEST_KERNEL, returned: bool = False, waits: bool = False
+) -> list[Site]:
     """One site that every return of the function passes once, or all its return instructions.
 
-    returned: these in any case, for only there what is returned is in its register.
+    returned: these in any case, for only there what is returned is in its register. waits: it waits from its entry on.
 
     Raises NoSite where no instruction is valid, ElfError where the file is broken.
     """
@@ -42,7 +51,8 @@ def choose_exit_sites(elf: ElfFile, address: int, kernel: Kernel = OLDEST_KERNEL
         raise NoSite(f"where the function at {address:#x} ends is not known")
     listing = dict(_listing(elf, code, address))
     own = set(listing)
-    flow, outs = _flow(elf, address, listing, own)
+    followed = returned or waits
+    flow, outs = _flow(elf, address, listing, own, followed, () if returned else GIVES_BACK)
     if not outs:
         raise NoSite(f"no return was found in the function at {address:#x}")
     calls = {at for at in flow if listing[at][1] == "call"}
@@ -51,10 +61,16 @@ def choose_exit_sites(elf: ElfFile, address: int, kernel: Kernel = OLDEST_KERNEL
     at = next((at for at in passed if at in own), None)
     if at is not None and at not in idle:
         on = _reach(flow, *flow[at], without=calls)
-        if any(listing[out][1].startswith("ret") for out in on & outs):
+        if waits:
+            behind = [call for call in _reach(flow, *flow[at]) & calls if not _gives_back(elf, listing[call])]
+            last = not any(_reach(flow, *flow[call]) & outs for call in behind)
+        else:
+            last = any(listing[out][1].startswith("ret") for out in on & outs)
+        if last:
             why = f"+{at - address}: the last that the kernel emulates and every return passes once"
             return [_site(elf, listing, at, CostClass.EMULATED, why)]
-    return [_way_out(elf, address, listing, at, at in own, at in idle, kernel) for at in sorted(outs)]
+    ways = [_way_out(elf, address, listing, at, at in own or followed, at in idle, kernel) for at in sorted(outs)]
+    return [replace(site, shared=site.address not in own) for site in ways]
 
 
 def _way_out(elf: ElfFile, address: int, listing: _Code, at: int, own: bool, idle: bool, kernel: Kernel) -> Site:
@@ -76,11 +92,13 @@ def _listing(elf: ElfFile, code: bytes, address: int) -> Iterator[tuple[int, tup
         yield at, (code[at - address : at - address + size], verb.rsplit(" ", 1)[-1], operands)
 
 
-def _flow(elf: ElfFile, address: int, listing: _Code, own: set[int]) -> tuple[_Flow, set[int]]:
+def _flow(
+    elf: ElfFile, address: int, listing: _Code, own: set[int], followed: bool, but: Container[str]
+) -> tuple[_Flow, set[int]]:
     """Where each instruction goes on, and the instructions that leave the function: returns and tail calls.
 
     Parts elsewhere that it jumps to are added to the listing, and to `own` where a symbol says that they are its cold
-    part. A call is taken to come back: those that do not only add ways.
+    part. A call is taken to come back: those that do not only add ways. followed: tail calls are, `but` those.
     """
     flow: _Flow = {}
     outs: set[int] = set()
@@ -105,7 +123,7 @@ def _flow(elf: ElfFile, address: int, listing: _Code, own: set[int]) -> tuple[_F
                 further = []
             if goal not in listing:
                 whose = _whose(elf, address, goal)
-                if whose == "another":
+                if whose == "another" and not (followed and _is_followed(elf, address, goal, but)):
                     outs.add(at)  # a tail call
                     flow[at] = tuple(further)
                     todo += further
@@ -137,6 +155,24 @@ def _whose(elf: ElfFile, address: int, goal: int) -> str:
     if there.address != goal or there.address == address:
         raise NoSite(f"the function at {address:#x} jumps to where no instruction or function begins")
     return "another"
+
+
+def _is_followed(elf: ElfFile, address: int, goal: int, but: Container[str]) -> bool:
+    """Whether a tail call is followed. Raises NoSite where it leads to another file."""
+    name, stub = _name(elf, goal), elf.plt_target(goal)
+    if stub is not None and name not in but:
+        raise NoSite(f"the function at {address:#x} leaves its work to {stub} in another file, which returns for it")
+    return name not in but
+
+
+def _gives_back(elf: ElfFile, call: tuple[bytes, str, str]) -> bool:
+    goal = direct_target(call[2])
+    return goal is not None and _name(elf, goal) in GIVES_BACK
+
+
+def _name(elf: ElfFile, address: int) -> str | None:
+    symbol = elf.symbols().at(address)
+    return symbol.name if symbol is not None and symbol.address == address else elf.plt_target(address)
 
 
 def _piece(elf: ElfFile, address: int, goal: int, number: int) -> _Code:

@@ -33,6 +33,7 @@ class PlannedSite:
     function: int = 0  # where its function begins, where several may have its name; 0: not told
     taps: tuple[Tap, ...] = ()  # what happens to resources here
     saves: bool = False  # of an entry: keep the arguments for the exits
+    shared: bool = False  # of an exit: other functions pass it, too; the stack pointer tells whose return it is
 
     @property
     def variables(self) -> tuple[str, ...]:

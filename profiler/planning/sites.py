@@ -46,13 +46,15 @@ class NoSite(FlowprofError):  # noqa: N818 (it is an answer, not a fault)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One instruction to probe. `file_offset` is what the kernel wants; `reason` is why this one, in words."""
+    """One instruction to probe. `file_offset` is what the kernel wants; `reason` is why this one, in words; `shared`:
+    other functions pass it, too."""
 
     address: int
     file_offset: int
     instruction: str
     cost_class: CostClass
     reason: str
+    shared: bool = False
 
 
 def choose_entry_site(

@@ -15,7 +15,7 @@ from flowprof.profiler.resources.taps import SAMPLE, WAYS, Tap
 from numpy.typing import NDArray
 
 KINDS = (ring.RESOURCE, ring.RESOURCE_HOLDER, ring.RESOURCE_VARIABLES)
-SAVES = 1 << 48  # in a site's cookie
+SAVES, SHARED = 1 << 48, 1 << 49  # in a site's cookie
 _EVENTS = np.array([*EVENTS, "give-up"], object)
 _GAVE_UP = 1 << 31  # in `ith`
 _INSTANCE, _UNIT, _UNITS, _TASK, _HOLDER = range(len(WAYS))
@@ -53,7 +53,8 @@ class ResourceEvents:
                 resource = self._resource(tap)
                 for name, text, way in tap.variables:
                     self._number(resource, name, text, tap.function, way)
-            cookies[site.site_id] = (first + 1 if taps else 0) << 32 | (SAVES if site.saves else 0)
+            flags = (SAVES if site.saves else 0) | (SHARED if site.shared else 0)
+            cookies[site.site_id] = (first + 1 if taps else 0) << 32 | flags
         return packed, cookies
 
     def resource_columns(self) -> Columns:

@@ -292,7 +292,9 @@ def _sites_of(target: Target, manifest: Manifest, function: _Function, kernel: K
             if function.no_unwind:
                 exits = [return_site(elf, address, kernel)]
             else:
-                exits = choose_exit_sites(elf, address, kernel, returned)
+                waits = any(tap.event == "wait" for tap in function.entry)
+                exits = choose_exit_sites(elf, address, kernel, returned, waits)
+                saves |= any(site.shared for site in exits)
         except (NoSite, ElfError) as error:
             trouble = error.message
     entry: Site | None = None
@@ -322,7 +324,7 @@ def _sites_of(target: Target, manifest: Manifest, function: _Function, kernel: K
             address=site.address if site else address, offset=site.file_offset if site else None,
             instruction=site.instruction if site else "", cost_class=str(site.cost_class) if site else "",
             reason=reason or (site.reason if site else ""), taps=tuple(taps), saves=saves and kind == "entry",
-            function=address,
+            function=address, shared=site is not None and site.shared,
         )  # fmt: skip
 
     if function.entry or (entry is not None and saves):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch_engine
 from flowprof.profiler.blame import events, thresholds, waits
 from flowprof.profiler.blame.study import study
 from flowprof.profiler.report import build_report
@@ -147,6 +149,109 @@ def test_a_deadlock_is_named(tmp_path: Path) -> None:
     assert {int(name.split()[-1].strip("()")) for name in blamed.deadlock} == {one, other}
     assert blamed.holder is not None and blamed.holder.function == "take_both"
     assert blamed.victims[0].open and "deadlock" in report.findings[0].claim
+
+
+@DISTURBED
+def test_who_waits_for_a_semaphore(tmp_path: Path) -> None:
+    """Debian's sem_wait and sem_timedwait leave for what waits: it is as long as the threads themselves say, and who
+    runs out of time has given up."""
+    path = tmp_path / "semaphore.duckdb"
+    with recorded(built(tmp_path, "semaphore_program.c"), path, load("pthread")) as (run, line):
+        permits, keeper, patient, hasty, waited, tried, given_up, free = (int(word, 16) for word in line.split())
+    assert run.progress.lost == 0 and given_up >= 5 and free == 1
+    sql = (
+        "SELECT tid, event, count(*) FROM resource_event JOIN resource USING (resource_id) "
+        "WHERE name = 'semaphore' AND instance = ? GROUP BY ALL"
+    )
+    count = {(tid, event): many for tid, event, many in read(path, sql, permits)}
+    assert count[keeper, "acquire"] == count[keeper, "release"] == 6
+    assert count[hasty, "give-up"] == given_up
+    assert count[hasty, "wait"] == given_up + count.get((hasty, "acquire"), 0)
+    assert count[patient, "wait"] == count[patient, "acquire"] == count[patient, "release"]
+    tried_once = {tid for tid, event in count if event == "acquire"} - {keeper, patient, hasty}
+    assert len(tried_once) == 1, "the main thread, which sem_trywait let have it"
+    with Recording.open(str(path)) as opened:
+        table = build_report(opened).get(ResourceTable)
+    assert table is not None
+    first = table.blamed[0]
+    assert (first.resource, first.pathology, first.instance) == ("semaphore", "contention", hex(permits))
+    assert first.holder is not None and first.holder.tid == keeper and first.share > 0.9
+    suffered = {victim.tid: victim.waiting_ns / 1e3 for victim in first.victims}
+    assert suffered[patient] == pytest.approx(waited, rel=0.05)
+    assert suffered[hasty] == pytest.approx(tried, rel=0.1)
+
+
+@DISTURBED
+def test_who_waits_for_a_writer(tmp_path: Path) -> None:
+    path = tmp_path / "rwlock.duckdb"
+    with recorded(built(tmp_path, "rwlock_program.c"), path, load("pthread")) as (run, line):
+        lock, writer, *readers, waited, also = (int(word, 16) for word in line.split())
+    assert run.progress.lost == 0
+    with Recording.open(str(path)) as opened:
+        table = build_report(opened).get(ResourceTable)
+    assert table is not None
+    first = table.blamed[0]
+    assert (first.resource, first.pathology, first.instance) == ("rwlock", "contention", hex(lock))
+    assert first.holder is not None and first.holder.tid == writer and first.share > 0.9
+    suffered = {victim.tid: victim.waiting_ns / 1e3 for victim in first.victims}
+    for reader, truth in zip(readers, (waited, also), strict=True):
+        assert suffered[reader] == pytest.approx(truth, rel=0.05)
+
+
+PYTHON_LOCK = """
+import json, sys, threading, time
+lock, over, told = threading.Lock(), threading.Event(), {}
+
+def keeper():
+    for _ in range(5):
+        with lock:
+            time.sleep(0.15)
+        time.sleep(0.01)
+    over.set()
+
+def asker():
+    waited = 0
+    while not over.is_set():
+        begin = time.monotonic_ns()
+        with lock:
+            waited += time.monotonic_ns() - begin
+        time.sleep(0.02)
+    told[threading.get_native_id()] = waited
+
+threads = [threading.Thread(target=keeper), threading.Thread(target=asker), threading.Thread(target=asker)]
+print(1, flush=True)
+for line in sys.stdin:
+    for thread in threads:
+        thread.start()
+    ids = [thread.native_id for thread in threads]
+    for thread in threads:
+        thread.join()
+    print(json.dumps({"keeper": ids[0], "told": told}), flush=True)
+"""
+
+
+@DISTURBED
+@pytest.mark.parametrize("name", ["pthread", "futex"])
+def test_a_lock_of_python(tmp_path: Path, name: str) -> None:
+    """CPython's locks are semaphores of the C library: `pthread` tells who has it."""
+    path = tmp_path / "python.duckdb"
+    with torch_engine.running(PYTHON_LOCK, executable=Path(sys.executable)) as program:
+        with recording_of([program.pid], path, manifests=(load(name),), levels=("token", "graph")) as run:
+            truth = program.ask("go")
+        assert run.progress.lost == 0
+    told = {int(tid): waited for tid, waited in truth["told"].items()}
+    with Recording.open(str(path)) as opened:
+        table = build_report(opened).get(ResourceTable)
+    assert table is not None
+    if name == "futex":
+        print(table.blamed)
+        return
+    first = table.blamed[0]
+    assert (first.resource, first.pathology) == ("semaphore", "contention")
+    assert first.holder is not None and first.holder.tid == truth["keeper"]
+    suffered = {victim.tid: victim.waiting_ns for victim in first.victims}
+    for tid, waited in told.items():
+        assert suffered[tid] == pytest.approx(waited, rel=0.1)
 
 
 def test_stacks_without_symbols(locks: tuple[Path, int, int]) -> None:

@@ -31,7 +31,7 @@ def compiled(folder: Path, source: str, name: str, suffix: str, *flags: str) -> 
 
 
 def assembled(folder: Path, body: str) -> tuple[ElfFile, int]:
-    """A function f of these lines; `work`, `clean` and `g` are functions elsewhere."""
+    """A function f of these lines; `work`, `clean` and `g` are functions elsewhere, `slow` one of the same file."""
     lines = "\n".join(line.strip() for line in body.split(";"))
     source = f"""
 .intel_syntax noprefix
@@ -47,6 +47,10 @@ clean: ret
 g: nop
 .Lmiddle: ret
 .size g, .-g
+.type slow, @function
+slow: call work
+ret
+.size slow, .-slow
 .type f, @function
 f:
 {lines}
@@ -151,6 +155,55 @@ def test_assembled_functions(tmp_path: Path, what: str, lines: str, expected: li
     sites = choose_exit_sites(elf, address, KERNEL)
     assert shown(elf, address, sites) == expected, what
     assert [site.file_offset for site in sites] == [elf.file_offset(site.address) for site in sites]
+
+
+# the same of functions that wait from their entry on; in `slow`, which others call, too: shared
+JUMP = "push rbx; call work; test eax, eax; je 1f; pop rbx; ret; 1:; pop rbx; jmp slow"
+WAITS = [
+    ("as sem_wait: the last jump leads to the wait", JUMP, ["slow ret", "f ret"], None),
+    ("a conditional tail call", "call work; test eax, eax; jne slow; ret", ["slow ret", "f ret"], None),
+    ("nothing but a tail call", "mov rsi, rdi; jmp slow", ["slow ret"], None),
+    ("the last call may be it", "call work; test eax, eax; je 1f; call clean; 1:; pop rbp; ret", ["f ret"], None),
+    ("a call that does not come back", "call work; test eax, eax; jne 1f; ret; 1:; call clean; ud2",
+     ["f jne"], ["f ret"]),
+    ("no call behind", "call work; test eax, eax; je 1f; mov ebx, eax; 1:; ret", ["f je"], ["f ret"]),
+    ("a call behind that gives back", "call work; test eax, eax; je 1f; call free@plt; 1:; ret", ["f je"], ["f ret"]),
+    ("it leaves for another file", "call work; jmp read@plt", "leaves its work to read", None),
+    ("what gives back is no wait", "call work; test eax, eax; je 1f; ret; 1:; jmp free@plt",
+     ["f je"], "leaves its work to free"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "lines", "expected", "returning"), WAITS, ids=[one[0] for one in WAITS])
+@pytest.mark.parametrize("returned", [False, True])
+def test_functions_that_wait(
+    tmp_path: Path, what: str, lines: str, expected: list | str, returning: list | str | None, returned: bool
+) -> None:
+    elf, address = assembled(tmp_path, lines)
+    if returned and returning is not None:
+        expected = returning
+    if isinstance(expected, str):
+        with pytest.raises(NoSite, match=expected):
+            choose_exit_sites(elf, address, KERNEL, returned, waits=True)
+        return
+    sites = choose_exit_sites(elf, address, KERNEL, returned, waits=True)
+    slow = elf.symbols().get("slow")
+    assert slow is not None
+    within = ["slow" if slow.address <= site.address < slow.address + slow.size else "f" for site in sites]
+    found = [f"{name} {site.instruction.split()[0]}" for name, site in zip(within, sites, strict=True)]
+    assert found == expected, what
+    assert [site.shared for site in sites] == [name == "slow" for name in within]
+
+
+def test_what_is_returned_is_known_where_a_tail_call_returns(tmp_path: Path) -> None:
+    """Not before it, nor where it leaves for another file."""
+    elf, address = assembled(tmp_path, JUMP)
+    assert [site.instruction[:3] for site in choose_exit_sites(elf, address, KERNEL)] == ["je "]
+    assert [site.shared for site in choose_exit_sites(elf, address, KERNEL, returned=True)] == [True, False]
+    elf, address = assembled(tmp_path, "call work; jmp read@plt")
+    assert [site.instruction.split()[0] for site in choose_exit_sites(elf, address, KERNEL)] == ["jmp"]
+    with pytest.raises(NoSite, match="leaves its work to read"):
+        choose_exit_sites(elf, address, KERNEL, returned=True)
 
 
 C_SOURCE = """
