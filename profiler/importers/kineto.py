@@ -21,6 +21,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from flowprof.profiler.errors import RecordingError
 from flowprof.profiler.importers.event_stream import EventStream
 from flowprof.profiler.importers.kineto_event import (
     EMPTY,
@@ -32,13 +33,22 @@ from flowprof.profiler.importers.kineto_event import (
     external_ids,
     moved_bytes,
     raw_text,
+    set_free,
 )
 from flowprof.profiler.importers.source import Source
-from flowprof.profiler.importers.trace import MISSING, Device, Format, Ints, Trace, in_range
+from flowprof.profiler.importers.trace import (
+    MAX_OPEN_BYTES,
+    MAX_PROCESSES,
+    MISSING,
+    Device,
+    Format,
+    Ints,
+    Trace,
+    in_range,
+)
 from numpy.typing import NDArray
 
 NAME = "Kineto JSON"
-MAX_PROCESSES = 100_000  # and threads, that are named
 
 
 def detect(head: bytes) -> bool:
@@ -69,7 +79,8 @@ class Reader:
         self._latest_ns = 0
         self._left_out: Counter[str] = Counter()
         self._lines: dict[str, int] = {}  # thread ids that are texts
-        self._begun: dict[tuple[Any, Any], list[Event]] = {}  # B events that wait for their E
+        self._begun: dict[tuple[Any, Any], list[tuple[Event, int]]] = {}  # B events that wait for their E, and bytes
+        self._begun_bytes = 0
 
     def take(self, events: list[Event]) -> None:
         """Keep what is a slice; half of the time goes into loops over all events, so they are comprehensions."""
@@ -144,13 +155,21 @@ class Reader:
         return kind
 
     def _paired(self, event: Event) -> Event | None:
-        line = self._begun.setdefault((event.pid, event.tid), [])
+        where = (event.pid, event.tid)
         if event.ph == "B":
-            line.append(event)
+            size = set_free(event)
+            self._begun_bytes += size
+            if self._begun_bytes > MAX_OPEN_BYTES:
+                raise RecordingError("too many slices begin and do not end", "such a trace is damaged")
+            self._begun.setdefault(where, []).append((event, size))
             return None
+        line = self._begun.get(where)
         if not line:
             return None
-        begun = line.pop()
+        begun, size = line.pop()
+        self._begun_bytes -= size
+        if not line:
+            del self._begun[where]
         if begun.ts is None or event.ts is None:
             return None
         begun.dur = event.ts - begun.ts
@@ -171,7 +190,11 @@ class Reader:
             return tid if abs(tid) < 1 << 62 else MISSING
         text = "" if tid is None else tid
         found = re.search(r"(\d{1,18})$", text)
-        return int(found[1]) if found else self._lines.setdefault(text[:200], -2 - len(self._lines))
+        if found:
+            return int(found[1])
+        if len(self._lines) >= MAX_PROCESSES:
+            return self._lines.get(text[:200], MISSING)
+        return self._lines.setdefault(text[:200], -2 - len(self._lines))
 
     # ------------------------------------------------------------------ columns
 

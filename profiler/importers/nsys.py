@@ -26,6 +26,7 @@ from flowprof.profiler.errors import RecordingError
 from flowprof.profiler.importers.source import Source
 from flowprof.profiler.importers.trace import (
     CALL_KINDS,
+    MAX_PROCESSES,
     MAX_TIME_NS,
     MISSING,
     SLICE_KINDS,
@@ -37,9 +38,10 @@ from flowprof.profiler.importers.trace import (
 )
 
 NAME = "Nsight Systems SQLite"
-BATCH = 100_000
+BATCH = 1000  # rows: any of them may be as large as MAX_ROW
 MAX_SECONDS = 300.0
-MAX_TEXT = 1 << 20  # bytes of one text that are fetched: longer ones are an error of SQLite's
+MAX_ROW = 512 << 10  # bytes; longer ones are an error of SQLite's
+MAX_TEXT = 32 << 10  # bytes of a text that are kept
 _MAGIC = b"SQLite format 3\0"
 _CUPTI = "CUPTI_ACTIVITY_KIND_"
 _COPIES = {1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA", 8: "DtoD", 9: "HtoH",
@@ -75,8 +77,8 @@ def read(source: Source) -> Trace:
 def _bound(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA trusted_schema = off")
     db.execute("PRAGMA cell_size_check = on")
-    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
-    db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW)
+    db.text_factory = lambda raw: raw[:MAX_TEXT].decode("utf-8", "replace")
     until = time.monotonic() + MAX_SECONDS
     db.set_progress_handler(lambda: time.monotonic() > until, 1_000_000)
 
@@ -135,11 +137,11 @@ class _Export:
             if isinstance(began, int) and 0 < began < MAX_TIME_NS:
                 self.trace.unix_offset_ns = began - (clock if isinstance(clock, int) and 0 <= clock < began else 0)
         for pid, name in self._rows("PROCESSES", ("pid", "name")):
-            if isinstance(pid, int) and 0 <= pid < 1 << 31 and len(self.trace.processes) < BATCH:
+            if isinstance(pid, int) and 0 <= pid < 1 << 31 and len(self.trace.processes) < MAX_PROCESSES:
                 self.trace.processes[pid] = str(name or "")[:200]
         texts = list(self.trace.names)
         for where, name in self._rows("ThreadNames", ("globalTid", "nameId")):
-            if isinstance(where, int) and name in self.texts and len(self.trace.threads) < BATCH:
+            if isinstance(where, int) and name in self.texts and len(self.trace.threads) < MAX_PROCESSES:
                 self.trace.threads[where >> 24 & 0xFFFFFF, where & 0xFFFFFF] = texts[self.texts[name]][:200]
 
     # ------------------------------------------------------------------ GPU work

@@ -49,6 +49,11 @@ def fields(message: bytes) -> Iterator[tuple[int, Value]]:
             raise WireError(f"wire type {kind} is not in use")
 
 
+def chosen(message: bytes, *numbers: int) -> dict[int, Value]:
+    """The last value of each of these fields; those that are absent are absent. Raises WireError."""
+    return {number: value for number, value in fields(message) if number in numbers}
+
+
 def varint(message: bytes, at: int) -> tuple[int, int]:
     """An unsigned number and where it ends. Raises WireError."""
     value = shift = 0

@@ -25,7 +25,7 @@ class Source:
         self.path = path
         self._file = open_named(path, RecordingError, "flowprof import FILE -o RECORDING.duckdb")
         self.size_bytes = os.fstat(self._file).st_size
-        self.given = 0  # bytes that `read` has given
+        self.given = 0  # bytes that `read` has given, and that were made of them
         self._pending = b""  # compressed
         self._inflate = None if os.pread(self._file, 2, 0) != _GZIP else _inflater()
         self.compressed = self._inflate is not None
@@ -38,10 +38,14 @@ class Source:
             data, self._head = self._head[:size], self._head[size:]
         if len(data) < size:
             data += self._next(size - len(data))
-        self.given += len(data)
+        self.count(len(data))
+        return data
+
+    def count(self, size: int) -> None:
+        """Bytes that were made of the file's. Raises RecordingError when there are too many of them."""
+        self.given += size
         if self.given > MAX_BYTES:
             raise RecordingError(f"{self.path} expands to more than {MAX_BYTES >> 30} GiB", "import a shorter trace")
-        return data
 
     def close(self) -> None:
         os.close(self._file)

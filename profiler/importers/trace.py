@@ -1,8 +1,9 @@
 """What an importer fills: columns of calls and of GPU slices, and what is known about the trace.
 
 Texts are numbers into a `Names` while a trace is read, for most repeat: a million slices have some hundred names.
-Missing numbers are MISSING. Times are int64 nanoseconds of the trace's own clock. Memory is bounded by MAX_ROWS rows
-and MAX_NAME_BYTES of distinct texts; a trace beyond them is refused with a clear word.
+Missing numbers are MISSING. Times are int64 nanoseconds of the trace's own clock. Memory is bounded by MAX_ROWS rows,
+MAX_NAME_BYTES of distinct texts and MAX_OPEN_BYTES of slices that have begun; a trace beyond them is refused with a
+clear word.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ MISSING = -(1 << 63)
 MAX_ROWS = 8_000_000
 MAX_NAME_BYTES = 128 << 20
 MAX_NAME = 4096  # characters of a text that are kept
+TEXT_BYTES = 64  # what a text takes beside its characters
+MAX_OPEN_BYTES = 128 << 20  # of slices that have begun and not ended
+MAX_PROCESSES = 100_000  # and threads, that are named
 MAX_TIME_NS = 1 << 62  # a time beyond is none
 
 CALL_KINDS = ("operator", "runtime", "driver", "annotation", "python", "other")
@@ -40,7 +44,7 @@ class Names(dict[Text, int], Generic[Text]):
         self.bytes = 0
 
     def __missing__(self, text: Text) -> int:
-        self.bytes += len(text)
+        self.bytes += len(text) + TEXT_BYTES
         if self.bytes > MAX_NAME_BYTES:
             raise RecordingError(
                 f"the trace has more than {MAX_NAME_BYTES >> 20} MB of different names", "import a shorter trace"
