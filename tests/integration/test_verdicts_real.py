@@ -19,6 +19,7 @@ from flowprof.profiler.machine import calibrate, ceilings, processor
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.verdicts import PhaseBound, Verdict, VerdictTable
 from flowprof.profiler.store import Recording
+from gguf import GGUFReader
 from recorded import recording_of
 from undisturbed import DISTURBED, is_tried_again
 
@@ -112,15 +113,17 @@ def test_decode_of_a_large_model_is_bound_by_memory(report: Callable[..., Report
 
 
 def test_every_weight_is_read_once_per_token(report: Callable[..., Report]) -> None:
-    """The byte model against the model file: all of it but the rows of the embedding that are not looked up."""
+    """The byte model against the model file: all of its tensors, of the embedding only the row that is looked up."""
     made = report("dense-1b", 2, 16, 24)
-    file_bytes = Path(synthetic_model.write("dense-1b")).stat().st_size
-    assert phase(made, "decode").weight_bytes == pytest.approx(file_bytes, rel=0.08)
-    assert phase(made, "decode").weight_bytes < file_bytes
+    tensors = {one.name: one for one in GGUFReader(synthetic_model.write("dense-1b")).tensors}
+    table = tensors["token_embd.weight"]
+    read = sum(int(one.n_bytes) for one in tensors.values()) - int(table.n_bytes) * (1 - 1 / int(table.shape[1]))
+    assert phase(made, "decode").weight_bytes == pytest.approx(read, rel=0.001)
 
 
-def test_a_long_prompt_is_bound_by_arithmetic(report: Callable[..., Report]) -> None:
-    made = report("dense-150m", 2, 512, 24)
+@pytest.mark.parametrize(("kind", "generated"), [("dense-150m", 24), ("dense-1b", 2)])
+def test_a_long_prompt_is_bound_by_arithmetic(report: Callable[..., Report], kind: str, generated: int) -> None:
+    made = report(kind, 2, 512, generated)
     rows = [row for row in weight_products(made, "prefill") if "output" not in row.block]
     by_verdict, said = shares(rows), [(row.shape, row.bound, row.evidence) for row in rows]
     assert by_verdict.get("compute", 0.0) + by_verdict.get("inefficient", 0.0) > 0.8, said
@@ -142,10 +145,9 @@ def test_small_elementwise_operators_are_overhead(report: Callable[..., Report])
         for row in table(made).rows
         if row.phase == "decode" and row.op in ("ADD", "ROPE", "RMS_NORM", "GLU(SWIGLU)")
     ]
-    found = shares(rows)
-    assert found.get("overhead", 0.0) + found.get("wait", 0.0) > 0.8, [
-        (row.op, row.bound, row.evidence) for row in rows
-    ]
+    found, said = shares(rows), [(row.op, row.bound, row.evidence) for row in rows]
+    assert found.get("overhead", 0.0) > 0.5, said
+    assert found.get("overhead", 0.0) + found.get("wait", 0.0) > 0.8, said
 
 
 def test_a_model_that_fits_the_cache_is_not_bound_by_dram(report: Callable[..., Report]) -> None:
@@ -155,23 +157,26 @@ def test_a_model_that_fits_the_cache_is_not_bound_by_dram(report: Callable[..., 
 
 
 def test_the_second_thread_helps_arithmetic_more_than_memory(report: Callable[..., Report]) -> None:
-    """Not a tautology: time per call with one thread and with two, by the verdict with two.
+    """Not a tautology: time per call with one thread and with two, by the nearer ceiling of the verdict with two.
 
     Who else runs takes more from two threads than from one: what was disturbed is measured again, twice at most.
     """
 
-    def gain(name: str, generated: int) -> float:
-        two = {(row.op, row.shape): row for row in weight_products(report("dense-1b", 2, 128, generated), name)}
-        one = {(row.op, row.shape): row for row in weight_products(report("dense-1b", 1, 128, generated), name)}
-        both = [key for key in two if key in one]
-        assert both
+    def gain(ceiling: str, generated: int) -> float:
+        phases = ("prefill", "decode")
+        two, one = (
+            {(row.phase, row.op, row.shape): row for name in phases for row in weight_products(made, name)}
+            for made in (report("dense-1b", 2, 128, generated), report("dense-1b", 1, 128, generated))
+        )
+        both = [key for key, row in two.items() if key in one and row.ceiling.startswith(ceiling)]
+        assert both, f"no product is nearest to {ceiling}"
         return sum(one[key].ns_per_call * two[key].calls for key in both) / sum(
             two[key].ns_per_call * two[key].calls for key in both
         )
 
     gains = []
     for generated in (24, 25, 26):
-        gains.append((gain("prefill", generated), gain("decode", generated)))
+        gains.append((gain("gemm", generated), gain("dram_read", generated)))
         if gains[-1][0] > gains[-1][1]:
             return
-    pytest.fail(f"prompts are arithmetic, decoding is memory, but the second thread gained {gains}")
+    pytest.fail(f"products nearest to arithmetic's ceiling and to memory's: the second thread gained {gains}")
