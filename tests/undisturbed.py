@@ -18,6 +18,7 @@ from flowprof.examples import load
 from flowprof.examples.llama_server import RunningServer
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.report import Report, build_report
+from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording
 from recorded import Run, read, recording_of
 
@@ -52,6 +53,11 @@ def report_of(path: Path) -> Report:
     for name in ("waits", "threads"):
         outcome = report.section(name)
         assert outcome.status == "ok", outcome.reason
+    table = report.get(WaitTable)
+    assert table is not None
+    for row in table.rows:  # nothing is counted twice, whatever was planted
+        parts = row.work_ns + row.barrier_ns + row.runnable_ns + row.blocked_ns + row.fault_ns
+        assert parts == pytest.approx(row.wall_ns, rel=0.01), row
     return report
 
 

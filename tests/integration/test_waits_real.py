@@ -24,11 +24,12 @@ from flowprof.examples import load, synthetic_model
 from flowprof.examples.hog import running as hog
 from flowprof.examples.llama_server import RunningServer
 from flowprof.examples.read_from_disk import evict
-from flowprof.profiler.analyzers import threads, waits
 from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
 from flowprof.profiler.kernel_side.ring import MAJOR_FAULT, OFF_CPU
+from flowprof.profiler.machine import calibrate
 from flowprof.profiler.record.schedule import Schedule
 from flowprof.profiler.record.stacks import Stacks
+from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording
 from recorded import read
@@ -38,6 +39,7 @@ pytestmark = [DISTURBED, pytest.mark.bpf, pytest.mark.engine, pytest.mark.usefix
 
 HEALTHY = 20
 QUIET_SECONDS = 150
+WAITS = ("waits.", "threads.", "thread_count.", "processes.", "verdicts.wait")
 PAUSE = """
 import os, signal, sys, time
 pid, seconds = int(sys.argv[1]), float(sys.argv[2])
@@ -239,6 +241,7 @@ def others_use(seconds: float) -> float:
 def test_a_healthy_server_has_no_finding(server: Callable[..., RunningServer], tmp_path: Path) -> None:
     """20 recordings while nobody else used 5 % of a processor, waited for while the time lasts. In those that somebody
     disturbed all the same, and in those that no quiet moment was found for, nothing but him may be found."""
+    ceilings = calibrate.measure(threads=(1, len(CPUS)), budget_s=8.0)
     path, deadline, disturbed = tmp_path / "x.duckdb", time.monotonic() + QUIET_SECONDS, 0
     for kind, prompt, predict in (("tiny", 32, 100), ("dense-150m", 32, 24)):
         engine, healthy = server(kind), 0
@@ -250,15 +253,15 @@ def test_a_healthy_server_has_no_finding(server: Callable[..., RunningServer], t
             (seconds,) = read(path, "SELECT (max(end_ns) - min(start_ns)) / 1e9 FROM probe_window")[0]
             (others,) = read(path, "SELECT coalesce(sum(cpu_ns), 0) / 1e9 FROM neighbour")[0]
             with Recording.open(str(path)) as recording:
-                outcomes = [analyzer.run(recording) for analyzer in (waits.ANALYZER, threads.ANALYZER)]
-            assert [outcome.status for outcome in outcomes] == ["ok", "ok"]
-            found = [finding for outcome in outcomes for finding in outcome.findings]
+                report = build_report(recording, ceilings)
+            assert {report.section(name).status for name in ("waits", "threads", "thread_count", "verdicts")} == {"ok"}
+            found = [finding for finding in report.findings if finding.id.startswith(WAITS)]
             print(kind, f"{seconds:.1f} s, others {others / seconds:.0%}", *found, sep="\n    ")
             if others <= 0.05 * seconds:
                 assert found == []
                 healthy += 1
             else:
-                assert {finding.id for finding in found} <= {"waits.preempted"}
+                assert {finding.id for finding in found} <= {"waits.preempted", "verdicts.wait"}
                 disturbed += 1
                 healthy += time.monotonic() > deadline  # it will not be quiet any more
     print(f"{disturbed} recordings were disturbed")
