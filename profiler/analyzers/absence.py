@@ -117,15 +117,15 @@ def splits(recording: Recording) -> tuple[WaitRow, ...]:
 def losses(recording: Recording) -> list[Loss]:
     """By process, phase and state; without scheduler data none."""
     facts = recording.meta()
-    began, recorder = int(facts.get("started_ns", 0)), int(facts.get("recorder_pid", -1))
+    known = {"began": int(facts.get("started_ns", 0)), "recorder": int(facts.get("recorder_pid", -1))}
     lost: dict[tuple[int, str, str], int] = {}
     found: dict[tuple[int, str, str], list[tuple[WaitCause, int]]] = {}
-    rows = recording.rows(read_sql("wait_causes.sql"), {"recorder": recorder})
-    for *fields, first_ns, longest_at_ns, lost_ns in rows:
-        cause = WaitCause(*fields, first_ns=first_ns - began)
+    rows = recording.rows(read_sql("wait_causes.sql"), known)
+    for *fields, longest_at_ns, lost_ns in rows:
+        cause = WaitCause(*fields)
         key = (cause.pid, cause.phase, cause.state)
         lost[key] = lost_ns
-        found.setdefault(key, []).append((cause, longest_at_ns - began))
+        found.setdefault(key, []).append((cause, longest_at_ns))
     return [
         Loss(*key, ns, tuple(cause for cause, _ in found[key]),
              max(found[key], key=lambda one: one[0].longest_ns)[1])

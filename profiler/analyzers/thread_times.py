@@ -5,6 +5,7 @@ For absence.py, threads.py and verdict_threads.py. One pass over the operators, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,6 @@ SUMS = (
     "calls", "wall_ns", "compute_ns", "wait_ns", "barrier_calls", "barrier_compute_ns", "barrier_wait_ns",
     "off_at_work_ns", "off_at_barrier_ns", "barrier_blocked_ns", "runnable_ns", "blocked_ns", "fault_ns", "stopped_ns",
 )  # fmt: skip
-BEGUN = -1  # node_index of what comes before a graph's first operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ def thread_times(recording: Recording) -> ThreadTimes:
     found = {name: np.zeros(0, np.int64) for name in (*KEYS, *SUMS)}
     for stretch in slices(recording):
         more = recording.columns(sql, stretch)
-        found = _added({name: np.concatenate([found[name], _plain(more[name])]) for name in found})
+        both = {name: np.concatenate([found[name], _plain(more[name])]) for name in found}
+        found = added(both, KEYS, SUMS)
     of_node = found["tid"] < 0
     return ThreadTimes(
         {name: column[~of_node] for name, column in found.items()},
@@ -50,13 +51,14 @@ def _plain(column: np.ndarray) -> Integers:
     return np.ma.filled(column, 0).astype(np.int64)
 
 
-def _added(rows: dict[str, Integers]) -> dict[str, Integers]:
-    """Rows with equal keys added up."""
-    if not len(rows["tid"]):
-        return rows
-    order = np.lexsort([rows[name] for name in KEYS])
-    keys = {name: rows[name][order] for name in KEYS}
+def added(rows: Mapping[str, Integers], by: Sequence[str], sums: Sequence[str]) -> dict[str, Integers]:
+    """Rows with equal keys `by` added up, in order of the keys."""
+    order = np.lexsort([rows[name] for name in reversed(by)])
+    if not len(order):
+        return {name: rows[name] for name in (*by, *sums)}
+    keys = {name: rows[name][order] for name in by}
     changes = np.logical_or.reduce([np.diff(column) != 0 for column in keys.values()])
     begins = np.flatnonzero(np.r_[True, changes])
-    sums = {name: np.add.reduceat(rows[name][order], begins) for name in SUMS}
-    return {name: column[begins] for name, column in keys.items()} | sums
+    return {name: column[begins] for name, column in keys.items()} | {
+        name: np.add.reduceat(rows[name][order], begins) for name in sums
+    }

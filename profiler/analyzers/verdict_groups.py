@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from flowprof.profiler.analyzers import verdict_waits
 from flowprof.profiler.analyzers.contract import ratio
+from flowprof.profiler.analyzers.verdict_threads import GroupThreads
 from flowprof.profiler.analyzers.verdict_waits import Away, Barrier, Node
 from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, Work
 from flowprof.profiler.machine.ceilings import Ceilings
@@ -85,7 +86,7 @@ def add_up(
     return groups
 
 
-def judge_group(group: Group, scheduler: bool, known: Known) -> Judgement:
+def judge_group(group: Group, threads: GroupThreads, scheduler: bool, known: Known) -> Judgement:
     roof = max(group.roofs.values(), key=lambda pair: pair[0])[1] if group.roofs else Roof(Ceilings("", ()), 1, None, 0)
     seen = Seen(
         calls=group.calls,
@@ -93,6 +94,7 @@ def judge_group(group: Group, scheduler: bool, known: Known) -> Judgement:
         off_ns=min(group.off_ns, group.ns),
         off_cause=verdict_waits.cause(group.causes),
         barrier_ns=group.barrier_ns / group.barrier_calls * group.calls if group.barrier_calls else None,
+        slowest=_called(threads),
         scheduler=scheduler,
     )
     work = None if group.uncounted or not group.terms else added(group.terms)
@@ -100,7 +102,15 @@ def judge_group(group: Group, scheduler: bool, known: Known) -> Judgement:
     return judge(work, seen, roof, path, Known(known.fixed_ns, known.lost, known.withheld, tuple(sorted(group.hedges))))
 
 
-def verdict(key: Key, group: Group, judgement: Judgement, item: Coverage) -> Verdict:
+def _called(threads: GroupThreads) -> str:
+    slowest = threads.slowest
+    if slowest is None:
+        return ""
+    several = len({one.pid for one in threads.threads}) > 1
+    return f"thread {slowest.thread}" + (f" of process {slowest.pid}" if several else "")
+
+
+def verdict(key: Key, group: Group, threads: GroupThreads, judgement: Judgement, item: Coverage) -> Verdict:
     phase, block, op, shape = key
     work = None if group.uncounted or not group.terms else added(group.terms)
     floor = work.floor_ns if work is not None else None
@@ -134,4 +144,7 @@ def verdict(key: Key, group: Group, judgement: Judgement, item: Coverage) -> Ver
         wait=judgement.wait,
         wait_share=judgement.wait_share,
         evidence=judgement.evidence,
+        threads=threads.threads,
+        slowest_thread=None if threads.slowest is None else threads.slowest.thread,
+        imbalance_ns=threads.imbalance_ns,
     )

@@ -2,7 +2,8 @@
 
 For every group of like operators (phase, block, operator, shape) the work counted from shapes (costs.py) is held
 against the recorded machine's ceilings, the measured time and the waits; judgement.py decides and lists its thresholds.
-Times are wall time on the first thread of the measured graph executions. A group's headroom is its time less its floor:
+Times are wall time on the first thread of the measured graph executions; of thread windows it is told, too, what every
+thread did meanwhile, and for which one the others waited. A group's headroom is its time less its floor:
 what the ceilings would allow, not what a change is sure to gain.
 
 A phase's bound adds its operators' floors, weights read once per graph however many operators read them. It is compared
@@ -44,6 +45,7 @@ from flowprof.profiler.analyzers.contract import (
 from flowprof.profiler.analyzers.verdict_findings import findings
 from flowprof.profiler.analyzers.verdict_groups import add_up, judge_group, verdict
 from flowprof.profiler.analyzers.verdict_phases import phase_bound
+from flowprof.profiler.analyzers.verdict_threads import group_threads
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
 from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, measured_graphs
 from flowprof.profiler.ggml.build_instructions import left_unused
@@ -120,13 +122,14 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
     covered = coverage(recording, "op", "thread")
     of = {item.phase: item for item in covered}
     known = Known(fixed, lost.share, lost.withheld)
+    threads = group_threads(recording, [group.nodes for group in groups.values()], scheduler)
     judged = {
-        key: (group, judge_group(group, scheduler, known))
-        for key, group in groups.items()
+        key: (group, theirs, judge_group(group, theirs, scheduler, known))
+        for (key, group), theirs in zip(groups.items(), threads, strict=True)
         if of[key[0]].measured_ns > 0
     }
     order = {item.phase: position for position, item in enumerate(covered)}
-    rows = [verdict(key, group, judgement, of[key[0]]) for key, (group, judgement) in judged.items()]
+    rows = [verdict(key, *judged_as, of[key[0]]) for key, judged_as in judged.items()]
     rows.sort(key=lambda row: (order[row.phase], -row.measured_ns, row.op, row.shape))
     by_phase = {item.phase: [graph for graph in graphs if graph.phase == item.phase] for item in covered}
     bounds = [] if lost.withheld else [phase_bound(item, by_phase[item.phase], rows, lost.share) for item in covered]
@@ -144,7 +147,7 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
         left_unused=unused,
         notes=tuple(_notes(lost, scheduler, barriers, llc_bytes, left_out)),
     )
-    nodes = {node: judgement.bound for group, judgement in judged.values() for node in group.nodes}
+    nodes = {node: judgement.bound for group, _, judgement in judged.values() for node in group.nodes}
     return _Analysis(table, nodes, ceilings.items)
 
 

@@ -28,8 +28,8 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
   Waits for pages that another thread is reading count as well: uninterruptible waits in graphs with major faults.
 * `waits.blocked`: threads slept on locks or I/O within operators, 5 % or more of their time. Their stacks (`blocked`)
   show on what; sleep in OpenMP's barriers within an operator is known by them, and does not count.
-* `waits.stopped`: the process was stopped (SIGSTOP, a debugger), in a graph or before it. Says when, for how long, and who continued it: look
-  there.
+* `waits.stopped`: the process was stopped (SIGSTOP, a debugger), in a graph or before it. Says when, for how
+  long, and who continued it: look there.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ class Seen:
     off_ns: float = 0.0  # of it while one of the pool's threads was off the processor
     off_cause: str = ""  # in words
     barrier_ns: float | None = 0.0  # of it in imbalance; None: no barriers recorded
+    slowest: str = ""  # the thread that came last to the barriers, if one did
     scheduler: bool = True  # off_ns is known
 
 
@@ -234,7 +235,8 @@ def _wait(seen: Seen) -> tuple[float | None, str]:
     share = max(off, barrier) / seen.total_ns
     if off >= barrier / 2 and off > 0:
         return share, seen.off_cause
-    return share, "barrier: threads unevenly loaded" if barrier > 0 else ""
+    uneven = "barrier: threads unevenly loaded"
+    return share, (f"{uneven}, {seen.slowest} is the slowest" if seen.slowest else uneven) if barrier > 0 else ""
 
 
 def _waits(seen: Seen) -> str:

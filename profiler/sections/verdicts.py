@@ -11,6 +11,30 @@ from flowprof.profiler.sections.coverage import Coverage
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorThread:
+    """One pool thread's time in a group's operators, of the calls in thread windows: the parts add up to `wall_ns`.
+
+    Parts that the scheduler tells are None where it was not recorded: then they are in work and barrier.
+    """
+
+    pid: int
+    driver_tid: int  # the thread that drives the graphs
+    thread: int  # its place in the pool
+    wall_ns: int
+    work_ns: int
+    barrier_spin_ns: int
+    barrier_blocked_ns: int | None  # asleep at the barrier
+    runnable_ns: int | None  # wanted a processor and had none
+    blocked_ns: int | None
+    fault_ns: int | None
+
+    @property
+    def ith(self) -> int:
+        """As threads of pools are called elsewhere."""
+        return self.thread
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What bounds a group of like operators: one phase, block, operator and shape. Rates are of the mean call."""
 
@@ -41,6 +65,9 @@ class Verdict:
     wait: str  # the larger wait in words; "" none, or none recorded
     wait_share: float | None  # of the time; None: not recorded
     evidence: tuple[str, ...]
+    threads: tuple[OperatorThread, ...]  # none without thread windows
+    slowest_thread: int | None  # for which the others wait; None: not known, or threads are late in turns
+    imbalance_ns: int | None  # how much later than the mean the last thread came to the barriers; None: not known
 
 
 @dataclass(frozen=True, slots=True)

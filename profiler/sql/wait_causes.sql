@@ -1,7 +1,7 @@
 -- Why pool threads did not run during graphs, over the whole recording: by process, phase, state and whoever was in the
 -- way (ns). Sleeping is left out: at a barrier it is how some builds wait, which only thread windows tell from other sleep.
 -- A stopped process makes no step, so for that what lies between a graph and the one before it counts, too. What the
--- recorder itself ($recorder) takes is a matter of overhead, not of the target.
+-- recorder itself ($recorder) takes is a matter of overhead, not of the target. Times are since $began.
 WITH away AS (
     SELECT s.*, p.ith, p.driver_tid FROM absence s JOIN pool_member p USING (pid, tid)
     WHERE s.state <> 'sleeping' AND NOT (s.state = 'runnable' AND s.by_tid = $recorder)
@@ -37,6 +37,6 @@ SELECT c.pid, c.phase, c.state, c.by_tid, coalesce(c.by_comm, '') AS by_comm, o.
        EXISTS (SELECT 1 FROM thread t WHERE t.pid = c.pid AND t.tid = c.by_tid) AS by_own_process,
        coalesce((SELECT any_value(cpus) FROM thread t WHERE t.tid = c.by_tid), '') AS by_cpus,
        c.ith, coalesce((SELECT any_value(t.cpus) FROM thread t WHERE t.tid = c.tid), '') AS cpus,
-       c.times, c.ns, c.longest_ns, c.first_ns, c.longest_at_ns, l.lost_ns
+       c.times, c.ns, c.longest_ns, c.first_ns - $began AS first_ns, c.longest_at_ns - $began AS longest_at_ns, l.lost_ns
 FROM cause c JOIN lost l USING (pid, phase, state) LEFT JOIN pool_thread o ON o.pid = c.pid AND o.tid = c.by_tid
 ORDER BY c.pid, c.phase, c.state, c.ns DESC;

@@ -229,7 +229,8 @@ def _table(bandwidths: tuple[float, ...], peaks: tuple[float, ...]) -> VerdictTa
     ceilings = [Ceiling(what, "", 2, value, value, value, "s") for what, value in zip(names, bandwidths, strict=True)]
     ceilings += [Ceiling("gemm", "f32", number, value, value, value, "s") for number, value in enumerate(peaks)]
     row = Verdict("decode", "ffn", "MUL_MAT", "8x8", None, ("a",), 1, 9, 9, 900, 1.0, 100.0, 100.0, "memory-dram",
-                  "high", "DRAM", 2.0, 1.0, 2.0, "dram_read", 1e9, 0.9, 90.0, 10.0, "", None, ("said",))  # fmt: skip
+                  "high", "DRAM", 2.0, 1.0, 2.0, "dram_read", 1e9, 0.9, 90.0, 10.0, "", None, ("said",), (), None,
+                  None)  # fmt: skip
     return VerdictTable((row,), (), tuple(ceilings), (), None, None, True, False, (), (), ())
 
 
