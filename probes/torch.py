@@ -24,7 +24,7 @@ DEFAULT = (
     r"conv[123]d(_padding)?|conv_transpose[123]d(_input)?|_?convolution|mkldnn_convolution|cudnn_convolution\w*|"
     r"_conv_depthwise2d|_slow_conv2d_forward|"
     r"(native_|_fused_)?(layer|group|batch|rms|instance)_norm|_native_batch_norm_legit\w*|cudnn_batch_norm|"
-    r"_?(log_)?softmax(_int)?|embedding|embedding_bag|_embedding_bag|index_select|"
+    r"_?(log_)?softmax(_int)?|embedding|embedding_bag(_padding_idx)?|_embedding_bag(_forward_only)?|index_select|"
     r"copy_|_to_copy|to_(dtype|device|other|dtype_layout)|clone|contiguous|cat|_copy_from"
 )
 COLLECTIVES = (

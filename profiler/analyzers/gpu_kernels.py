@@ -1,6 +1,6 @@
 """What kernels reach of a GPU's ceilings, by operator and shapes, where the recording knows them.
 
-A slice's operator is the innermost one around its launch that has a formula (torch_costs.py), else the innermost. It is
+A slice's operator is the innermost one around its launch that has a formula (torch/costs.py), else the innermost. It is
 held against the device's data sheet or `--ceilings FILE` (call_bounds.py). Where neither ceiling bounds it:
 
  1. less than 5 µs a slice: overhead (too little work for a launch)

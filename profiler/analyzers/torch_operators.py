@@ -4,7 +4,7 @@ Operators nest: `total` is with those inside, `self` without; shares are of all 
 exception left has no end, and counts as a call without time. Recorded in windows (`--overhead-budget`) or all the time
 (`--full`); nothing is scaled: the section says how long operators were observed.
 
-FLOPs and bytes come from shapes and types (torch_costs.py), the floor of a call from this machine's ceilings for as
+FLOPs and bytes come from shapes and types (torch/costs.py), the floor of a call from this machine's ceilings for as
 many threads as were seen to compute (those with 20 % or more of the busiest thread's processor time); bytes that fit
 the last-level cache are held against its bandwidth (call_bounds.py). Where neither ceiling bounds a group:
 
@@ -90,6 +90,8 @@ def analyze(recording: Recording) -> Result:
         cost = torch_costs.cost(name, args)
         ended = calls - left
         bound, ceiling, share, evidence = judge(cost, ended, int(total), away.get((name, args_id), {}))
+        if name in torch_costs.WITHOUT:
+            evidence = (torch_costs.WITHOUT[name],)
         counted = cost is not None and total > 0 and not gpu  # else it is done when the call has returned, or not yet
         rows.append(
             TorchOperator(

@@ -211,6 +211,15 @@ def test_random_trees(tmp_path: Path) -> None:
 
 # -- verdicts ---------------------------------------------------------------------------------------------------------
 
+
+def test_an_operator_without_a_formula_says_why(tmp_path: Path) -> None:
+    made = Made()
+    made.row(("aten::to", [[4], []], [F32, "Scalar"]), 50_000)
+    made.row(CAT, 40_000)
+    evidence = {row.name: row.evidence for row in made.table(tmp_path).rows}
+    assert "copy_ inside" in evidence["aten::to"][0] and "no formula" in evidence["aten::cat"][0]
+
+
 VERDICTS = [
     ("1: no formula", CAT, {"ns": 50_000}, "unknown", "", None),
     ("1: no shapes", "aten::mm", {"ns": 50_000}, "unknown", "", None),
