@@ -135,6 +135,12 @@ def load(recording: Recording, pid: int) -> Facts:
     return Facts(pid, task, slot, posted, started, released, ended, owner, token_at, batches, last)
 
 
+def prompt_tokens(facts: Facts) -> NDArray[np.int64]:
+    """Of each request, how many were computed: what the cache held is not among them."""
+    mine = facts.batches.prompt & facts.batches.main
+    return np.bincount(facts.batches.owner[mine], facts.batches.tokens[mine], len(facts.task)).astype(np.int64)
+
+
 def _filled(column: NDArray[np.generic], missing: int) -> NDArray[np.int64]:
     """With a number in place of NULL. DuckDB gives masked arrays only where there are any."""
     found: NDArray[np.int64] = np.ma.filled(column.astype(np.int64), missing)

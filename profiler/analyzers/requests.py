@@ -35,7 +35,7 @@ from flowprof.profiler.analyzers.request_blame import (
     named,
 )
 from flowprof.profiler.analyzers.request_delays import DECODE, OPEN, PREFILL, QUEUE, Delayed, delays
-from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts, load, pids
+from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts, load, pids, prompt_tokens
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.requests import Delay, KvCache, RequestRow, RequestTable
@@ -103,17 +103,12 @@ def all_requests(recording: Recording) -> Requests:
         room = request_cells.no_room(facts, held, refused, cache.capacity if cache else None, len(rows))
         no_room += [room] if room else []
         scenes.append(request_scene.scene(facts, found, held, refused, len(rows), start))
-        prompts = _prompt_tokens(facts)
+        prompts = prompt_tokens(facts)
         by_request = facts.tokens()
         for request, task in enumerate(facts.task.tolist()):
             times = whole.get((pid, task), (None, None, 0))
             rows.append(_row(facts, request, by_request[request], int(prompts[request]), found[request], times, start))
     return Requests(tuple(rows), tuple(kv), batches, request_scene.together(scenes), tuple(no_room))
-
-
-def _prompt_tokens(facts: Facts) -> np.ndarray:
-    mine = facts.batches.prompt & facts.batches.main
-    return np.bincount(facts.batches.owner[mine], facts.batches.tokens[mine], len(facts.task)).astype(np.int64)
 
 
 def _row(

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from flowprof.profiler.diff import gaps, ranking, resources, sources, statistics, threads, variables
+from flowprof.profiler.diff import (
+    gaps,
+    ranking,
+    request_waits,
+    resources,
+    same_work,
+    sources,
+    statistics,
+    steps_requests,
+    threads,
+    variables,
+)
 from flowprof.profiler.diff.changepoint import STEPS_FOR_CHANGE, change_point
 from flowprof.profiler.diff.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.phases import Recordings, phase_shifts, tail_growth
-from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
+from flowprof.profiler.diff.result import Cause, Comparability, Diff, PhaseShift, SideFacts, Verdict
 from flowprof.profiler.diff.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps import REQUESTS, Steps
 from flowprof.profiler.store import Recording
 
 
 def compare(pair: Pair) -> Diff:
     """The whole diff. Never raises for what recordings hold or lack: it is said in the notes."""
-    a = tuple(sources.read(recording) for recording in pair.a.recordings)
-    b = tuple(sources.read(recording) for recording in pair.b.recordings)
+    a = tuple(sources.with_waits(recording) for recording in pair.a.recordings)
+    b = tuple(sources.with_waits(recording) for recording in pair.b.recordings)
     a, b, gap_notes = gaps.alike(a, b)
     comparable = comparability(pair, a, b)
-    phases = _subject_first(phase_shifts(a, b))
+    prompts = next((one.sameness for one in comparable.differences if one.what == same_work.PROMPTS), "")
+    phases = _subject_first(steps_requests.telling(phase_shifts(a, b), prompts != "different"))
     found = rows(a, b, phases)
-    waiting = resources.shifts(pair)
+    waiting = request_waits.agreeing(resources.shifts(pair), phases)
     compared = Compared(
         pair=pair,
         a_steps=a,
@@ -35,7 +48,8 @@ def compare(pair: Pair) -> Diff:
         resources=waiting,
         variables=variables.shifts(pair, found, waiting),
     )
-    verdict, headline = judged(comparable, phases)
+    causes = ranking.ranked(compared)
+    verdict, headline = _with_clients(*judged(comparable, phases), causes)
     return Diff(
         verdict=verdict,
         headline=headline,
@@ -46,7 +60,7 @@ def compare(pair: Pair) -> Diff:
         rows=found,
         resources=compared.resources,
         variables=compared.variables,
-        causes=ranking.ranked(compared),
+        causes=causes,
         notes=(*_repeats(pair, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases)),
         threads=threads.shifts(pair),
     )
@@ -124,17 +138,30 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
     )
 
 
+def _with_clients(verdict: Verdict, headline: str, causes: Sequence[Cause]) -> tuple[Verdict, str]:
+    """Requests that wait for the prompts of others are no sign of "the same", though no phase shows it."""
+    told = next((cause.claim for cause in causes if cause.kind == "client"), "")
+    if verdict != "same" or not told:
+        return verdict, headline
+    return "not enough data", f"{headline}; but this differs, and no phase tells by how much all wait: {told}"
+
+
 def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:
     """The phase that the headline is about before the others: one that became slower, faster, or has slower tails."""
     changed = [phase for phase in phases if phase.significant]
     tails = [phase for phase in phases if phase.tail_significant]
     if changed:
-        first = max(changed, key=lambda one: (one.delta_ns_per_token > 0, abs(_relative(one))))
+        first = max(changed, key=lambda one: (one.delta_ns_per_token > 0, _weight(one)))
     elif tails:
         first = max(tails, key=tail_growth)
     else:
         return phases
     return first, *(phase for phase in phases if phase is not first)
+
+
+def _weight(phase: PhaseShift) -> float:
+    """Relative change; what clients wait for comes first where it is more than its work says, by twice as much."""
+    return abs(_relative(phase)) * (0.5 if phase.phase in REQUESTS else 1.0)
 
 
 def _repeats(pair: Pair, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
@@ -163,7 +190,8 @@ def _notes(a: Recordings, b: Recordings, phases: tuple[PhaseShift, ...]) -> tupl
             )
     for side, name in ((a, "normal"), (b, "other")):
         common = {phase.phase for phase in phases}
-        only = sorted({steps.phase for recording in side for steps in recording if len(steps.all_ns)} - common)
+        ran = {steps.phase for recording in side for steps in recording if len(steps.all_ns)}
+        only = sorted(ran - common - set(REQUESTS))
         if only:
             found.append(f"only the {name} side has steps of {', '.join(only)}")
         left_out = sum(steps.graphs_left_out for recording in side for steps in recording)
@@ -198,7 +226,8 @@ def _facts(side: Side, steps: tuple[tuple[Steps, ...], ...]) -> SideFacts:
             int(phase.all_tokens.sum())
             for recording in steps
             for phase in recording
-            if phase.per == "token" or phase is recording[0]  # phases of a program are of the same iterations
+            if phase.phase not in REQUESTS
+            and (phase.per == "token" or phase is recording[0])  # phases of a program are of the same iterations
         ),
         duration_ns=duration,
     )

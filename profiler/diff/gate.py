@@ -6,7 +6,7 @@
   with few operators in common, whose steps are not the same work.
 * not enough data: no regression was seen, but one of the subject cannot be excluded: its interval, or its change and
   the noise together, reach the limit. The subject is decode, or a torch program's step, whatever the headline is about;
-  without them the headline's phase. Or nothing could be tested.
+  without them the headline's phase. Or nothing could be tested, or the diff itself says so.
 * A longer context is no regression. Where the sides read contexts of different lengths, a phase is what it is at those
   that both have; where they have none in common nothing is known of it.
 * within: the subject is known well enough, and is below the limit. Other phases that are not known well enough are
@@ -70,6 +70,8 @@ def _judged(diff: Diff, at: float) -> tuple[Outcome, str]:
         return "within", "nothing changed while this was recorded"
     if not phases:
         return "not enough data", "no phase ran on both sides"
+    if diff.verdict == "not enough data" and any(phase.q is not None for phase in phases):
+        return "not enough data", diff.headline
     first = next(
         (new for one, new in zip(diff.phases, phases, strict=True) if one.phase in SUBJECTS and one.q is not None),
         phases[0],

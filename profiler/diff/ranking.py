@@ -22,6 +22,7 @@ from flowprof.profiler.diff.causes.claim import Cell, Claim
 from flowprof.profiler.diff.causes.differing import besides
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
+from flowprof.profiler.diff.steps import REQUESTS
 
 MIN_SHARE = 0.03  # of the phase's change
 WEIGHT = {"high": 1.0, "medium": 0.8, "low": 0.5}
@@ -49,11 +50,13 @@ def ranked(compared: Compared) -> tuple[Cause, ...]:
             if one is not None:
                 placed.append(one)
     others = besides(compared.pair)
-    for change in changed.values():
+    for change in sorted(changed.values(), key=lambda one: one.phase in REQUESTS):
         tokens, certain = change.shift.b_tokens, change.shift.significant
         told = any(one.cause.phase == change.phase for one in placed)
         rows = unexplained.rows(change, left, MIN_SHARE, others, told)
         placed += [_Placed(cause, ns, ns * tokens, certain) for cause, ns in rows]
+        if change.phase in REQUESTS and placed:
+            continue  # clients wait longer for what is told already
         explained_ns = sum(one.ns for one in placed if one.cause.phase == change.phase)
         rest = unexplained.rest(change, left, explained_ns, others)
         placed += [_Placed(cause, ns, ns * tokens, certain, rest=True) for cause, ns in rest]

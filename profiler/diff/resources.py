@@ -1,6 +1,7 @@
 """Waiting for resources of the application on both sides.
 
-From the same waits and holds as the report's resource section (profiler/blame). A recording is cut into WINDOWS at the
+From the same waits and holds as the report's resource section (profiler/blame), and a server's batches and slots, which
+need no manifest (request_waits.py). A recording is cut into WINDOWS at the
 beginnings of graphs, each with the tokens that passed through in it; where no graph ran on either side, into stretches
 of equal length, and times are per second. A wait counts in every window that it reaches into, by the part of it there.
 Blocks, test and noise are those of the operators (statistics.py): Mann and Whitney over blocks of windows, and the
@@ -18,15 +19,18 @@ from flowprof.profiler.analyzers import losses
 from flowprof.profiler.blame import thresholds
 from flowprof.profiler.blame.events import read
 from flowprof.profiler.blame.study import Study, study
-from flowprof.profiler.diff import statistics
+from flowprof.profiler.diff import request_waits, statistics
+from flowprof.profiler.diff.request_waits import Waited
 from flowprof.profiler.diff.result import ResourceShift
-from flowprof.profiler.diff.side import Pair, Side
+from flowprof.profiler.diff.side import Pair, Side, span
 from flowprof.profiler.diff.steps import Floats, Ints
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.store import Recording
 
 WINDOWS = 192  # of one recording: six in each of the most blocks
+BUILT_IN = (request_waits.BATCH, request_waits.SLOT)  # every server has them: told where there is waiting to speak of
 _RESOURCES_SQL = "SELECT count(*) FROM resource"
+_REQUESTS_SQL = "SELECT (SELECT count(*) FROM request) + (SELECT count(*) FROM slot_token)"
 _TOKENS_SQL = (
     "SELECT start_ns, greatest(coalesce(tokens, 1), 1) AS tokens FROM graph_duration ORDER BY start_ns LIMIT 5000000"
 )
@@ -37,14 +41,11 @@ _Key = tuple[str, str]  # manifest, resource
 class _Run:
     """One recording. start_ns, tokens: of its graphs, by start."""
 
-    found: Study
+    found: dict[_Key, Waited]
+    span_ns: tuple[int, int]
     start_ns: Ints
     tokens: Ints
     withheld: bool
-
-    @property
-    def keys(self) -> list[_Key]:
-        return [(one.manifest, one.name) for one in self.found.events.resources]
 
 
 def shifts(pair: Pair) -> tuple[ResourceShift, ...]:
@@ -53,14 +54,18 @@ def shifts(pair: Pair) -> tuple[ResourceShift, ...]:
     if not a or not b:
         return ()
     per = "token" if all(len(one.tokens) for one in (*a, *b)) else "s"
-    keys = list(dict.fromkeys(key for one in (*a, *b) for key in one.keys))
+    keys = list(dict.fromkeys(
+        key for one in (*a, *b) for key, waited in one.found.items() if key not in BUILT_IN or waited.long
+    ))  # fmt: skip
+    if not keys:
+        return ()
     a_waiting, b_waiting = ([_windows(one, keys, per, False) for one in side] for side in (a, b))
     normal = statistics.blocks(a_waiting)
     tested = statistics.test(normal, statistics.blocks(b_waiting, above=normal.limit), intervals=False)
     counts = statistics.significant(tested, statistics.adjusted(tested.p)) & ~any(one.withheld for one in (*a, *b))
     waiting = _means(a_waiting), _means(b_waiting)
     hold = tuple(_means([_windows(one, keys, per, True) for one in side]) for side in (a, b))
-    there = [[any(key in one.keys for one in side) for key in keys] for side in (a, b)]
+    there = [[any(key in one.found for one in side) for key in keys] for side in (a, b)]
     found = []
     for at, key in enumerate(keys):
         told = there[0][at], there[1][at]
@@ -78,17 +83,47 @@ def shifts(pair: Pair) -> tuple[ResourceShift, ...]:
 
 
 def _runs(side: Side) -> list[_Run]:
-    return [_run(recording) for recording in side.recordings if recording.rows(_RESOURCES_SQL)[0][0]]
+    return [run for recording in side.recordings if (run := _run(recording)) is not None]
 
 
-def _run(recording: Recording) -> _Run:
+def _run(recording: Recording) -> _Run | None:
+    """None where neither resources nor requests were recorded."""
+    waited = recording.rows(_RESOURCES_SQL)[0][0] > 0
+    if not waited and not recording.rows(_REQUESTS_SQL)[0][0]:
+        return None
+    found, span_ns = _studied(recording) if waited else ({}, span(recording))
     lost = losses.analyze(recording).value
     columns = recording.columns(_TOKENS_SQL)
     return _Run(
-        study(read(recording), thresholds.of(recording)),
+        {**request_waits.read(recording), **found}, span_ns,
         np.ma.getdata(columns["start_ns"]).astype(np.int64), np.ma.getdata(columns["tokens"]).astype(np.int64),
         isinstance(lost, Losses) and lost.events_withheld,
     )  # fmt: skip
+
+
+def _studied(recording: Recording) -> tuple[dict[_Key, Waited], tuple[int, int]]:
+    """Every resource of a manifest, and from when to when its events are."""
+    seen = study(read(recording), thresholds.of(recording))
+    events = seen.events
+    found = {}
+    for number, one in enumerate(events.resources):
+        stretches = []
+        for rows in (seen.waits, seen.held):
+            mine = events.resource[rows.place] == number if len(rows.place) else np.zeros(0, bool)
+            stretches.append((rows.start_ns[mine], rows.end_ns[mine]))
+        found[one.manifest, one.name] = Waited(stretches[0], stretches[1], _blamed(seen, number))
+    return found, (events.begin_ns, events.begin_ns + events.span_ns)
+
+
+def _blamed(seen: Study, resource: int) -> dict[str, float]:
+    """Who held it while others waited → ns."""
+    found: dict[str, float] = {}
+    for place in seen.waited_places(1):
+        if seen.where(place).resource == resource:
+            for actor, ns in seen.view(place).blame.by_actor.items():
+                name = seen.events.actors[actor].name
+                found[name] = found.get(name, 0.0) + ns
+    return found
 
 
 def _windows(run: _Run, keys: list[_Key], per: str, held: bool) -> tuple[Floats, Ints]:
@@ -96,23 +131,19 @@ def _windows(run: _Run, keys: list[_Key], per: str, held: bool) -> tuple[Floats,
 
     Per second the tokens are microseconds, and ns are multiplied alike: ns per second.
     """
-    events = run.found.events
+    begin_ns, end_ns = run.span_ns
     if per == "token":
         begins = statistics.cut(run.tokens, min(WINDOWS, len(run.tokens)))
-        corners = np.append(run.start_ns[begins], max(events.end_ns, int(run.start_ns[-1]) + 1))
+        corners = np.append(run.start_ns[begins], max(end_ns, int(run.start_ns[-1]) + 1))
         weight = np.add.reduceat(run.tokens, begins)
     else:
-        end_ns = events.begin_ns + max(events.span_ns, WINDOWS)
-        corners = np.linspace(events.begin_ns, end_ns, WINDOWS + 1).astype(np.int64)
+        corners = np.linspace(begin_ns, max(end_ns, begin_ns + WINDOWS), WINDOWS + 1).astype(np.int64)
         weight = np.maximum(np.diff(corners) // 1000, 1)
-    rows = run.found.held if held else run.found.waits
-    of = events.resource[rows.place] if len(rows.place) else np.zeros(0, np.int64)
-    known = {key: number for number, key in enumerate(run.keys)}
     ns = np.zeros((len(weight), len(keys)))
     for at, key in enumerate(keys):
-        if key in known:
-            mine = of == known[key]
-            ns[:, at] = np.diff(_until(rows.start_ns[mine], rows.end_ns[mine], corners))
+        if key in run.found:
+            start_ns, until_ns = run.found[key].held if held else run.found[key].waits
+            ns[:, at] = np.diff(_until(start_ns, until_ns, corners))
     return (ns if per == "token" else ns * 1e6), weight
 
 
@@ -139,12 +170,7 @@ def _holder(runs: list[_Run], key: _Key) -> str:
     """Who held most of it while others waited; "" where nobody is seen to."""
     blamed: dict[str, float] = {}
     for run in runs:
-        events, found = run.found.events, run.found
-        for place in found.waited_places(1):
-            one = found.resource(place)
-            if (one.manifest, one.name) == key:
-                for actor, ns in found.view(place).blame.by_actor.items():
-                    name = events.actors[actor].name
-                    blamed[name] = blamed.get(name, 0.0) + ns
+        for name, ns in run.found[key].blamed.items() if key in run.found else ():
+            blamed[name] = blamed.get(name, 0.0) + ns
     worst = max(blamed, key=lambda name: blamed[name], default="")
     return worst if worst and blamed[worst] > 0 else ""

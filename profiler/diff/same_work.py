@@ -1,7 +1,8 @@
 """Whether both sides did the same work: which phases, how many tokens, in which batches, at which context.
 
-All of it comes from the steps. What differs here does not forbid a comparison: times are divided by the tokens of
-their phase, and `normalisation` says so, and what that does not make equal.
+All of it comes from the steps; what requests waited for (REQUESTS) is of the same work. What differs here does not
+forbid a comparison: times are divided by the tokens of their phase, and `normalisation` says so, and what that does not
+make equal.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from flowprof.profiler.diff import known, same_steps
 from flowprof.profiler.diff.result import Difference
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps import FIRST_TOKEN, REQUESTS, Steps
 
 Recordings = Sequence[Sequence[Steps]]  # of one side: the phases of each of its recordings
 TOKENS_TOLERANCE = 0.1  # two recordings of one length are never of exactly as many tokens
@@ -21,6 +22,7 @@ CONTEXT_TOLERANCE = 0.1
 MIX_TOLERANCE = 0.1  # of all time: so much of it may be of another phase
 MOST_PHASES = 6
 COMMON = "work in common"  # of programs without tokens: a gate asks for it by this name
+PROMPTS = "prompts of requests"
 LEAST_COMMON = 0.5  # of either side's time
 
 
@@ -41,9 +43,11 @@ class Work:
 
 
 def work(side: Recordings) -> dict[str, Work]:
-    """By phase, the longest first."""
+    """By phase, the longest first; what clients wait for meanwhile is no work of its own."""
     found: dict[str, Work] = {}
     for phase in dict.fromkeys(steps.phase for recording in side for steps in recording):
+        if phase in REQUESTS:
+            continue
         parts = [steps for recording in side for steps in recording if steps.phase == phase]
         rows = np.concatenate([steps.all_context for steps in parts])
         found[phase] = Work(
@@ -77,7 +81,21 @@ def differences(a: Recordings, b: Recordings) -> list[Difference]:
         found += same_steps.differences(phase, a, b)
     if all(of_a[phase].per != "token" for phase in shared):
         found.append(_common(a, b, set(shared)))
-    return found
+    return [*found, *_prompts(a, b)]
+
+
+def _prompts(a: Recordings, b: Recordings) -> list[Difference]:
+    """Of requests whose first token is compared."""
+    lengths = [
+        [steps.all_context for recording in side for steps in recording if steps.phase == FIRST_TOKEN]
+        for side in (a, b)
+    ]
+    if not all(lengths):
+        return []
+    each = [np.concatenate(side) for side in lengths]
+    means = [[float(side[side > 0].mean())] if np.any(side > 0) else [None] for side in each]
+    why = "a longer prompt has its first token later: that is not judged"
+    return [known.numbers(PROMPTS, (means[0], means[1]), "tokens computed, mean", CONTEXT_TOLERANCE, 0.1, why)]
 
 
 def normalisation(a: Recordings, b: Recordings) -> str:

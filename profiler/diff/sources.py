@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flowprof.profiler.diff import steps_ggml, steps_gpu, steps_torch
+from flowprof.profiler.diff import steps_ggml, steps_gpu, steps_requests, steps_torch
 from flowprof.profiler.diff.steps import Steps
 from flowprof.profiler.store import Recording
 
 SOURCES: tuple[Callable[[Recording], list[Steps]], ...] = (steps_ggml.read, steps_torch.read, steps_gpu.read)
 
 
+WAITS: tuple[Callable[[Recording], list[Steps]], ...] = (steps_requests.read,)  # what clients wait for meanwhile
+
+
 def read(recording: Recording) -> tuple[Steps, ...]:
-    """The phases of a recording, of every source."""
+    """The phases of a recording's work, of every source."""
     return tuple(steps for source in SOURCES for steps in source(recording))
+
+
+def with_waits(recording: Recording) -> tuple[Steps, ...]:
+    """The same, and what clients waited for."""
+    return (*read(recording), *(steps for source in WAITS for steps in source(recording)))

@@ -12,6 +12,8 @@ import numpy as np
 from flowprof.profiler.diff.result import Part, RowKind
 from numpy.typing import NDArray
 
+NEXT_TOKEN, FIRST_TOKEN, QUEUE = "inter-token latency", "time to first token", "queue"
+REQUESTS = (NEXT_TOKEN, FIRST_TOKEN, QUEUE)  # phases of what clients wait for: no work of their own, no operators
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

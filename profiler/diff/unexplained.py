@@ -13,6 +13,7 @@ from flowprof.profiler.diff.causes.broad import largest
 from flowprof.profiler.diff.causes.change import HOST, Change, worth_telling
 from flowprof.profiler.diff.causes.claim import Cell
 from flowprof.profiler.diff.result import Cause, Row
+from flowprof.profiler.diff.steps import REQUESTS
 from flowprof.profiler.findings import in_ms
 
 LEFT_OVER = 0.5  # of a row, of a phase
@@ -64,6 +65,8 @@ def rest(
     evidence = [f"{in_ms(shift.a_ns_per_token)} → {in_ms(shift.b_ns_per_token)} per {change.per} of {change.phase}"]
     if cells:
         evidence += ["no single operator changed by more than two runs of one program differ", *largest(change, cells)]
+    elif change.phase in REQUESTS:
+        evidence.append("no phase of graphs changed that way, and no prompt of another client delayed them")
     else:
         evidence.append("its operators are not known on both sides, or did not change that way")
     how_much = "it" if not explained_ns else f"{ns / shift.delta_ns_per_token * 100:.0f} % of that"

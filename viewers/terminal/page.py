@@ -39,7 +39,7 @@ class Page:
         return Text(self.plain("█" * (halves // 2) + "▌" * (halves % 2)).ljust(self.bar_width), style="cyan")
 
     def phase(self, phase: str) -> Text:
-        return Text(self.plain(clean(phase, 16)), style="bold cyan")
+        return Text(self.plain(clean(phase, 20)), style="bold cyan")
 
     def title(self, title: str, note: str) -> Text:
         text = Text(title, style="bold underline")

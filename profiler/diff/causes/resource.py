@@ -1,8 +1,9 @@
 """A resource of the application is waited for longer.
 
-Fires for resources whose waiting per token (or second) changed significantly between the sides. Who held it in the
-later side while others waited is named. Waits show in operators as time asleep, and between graphs: so much of what
-these gained is explained, and no more than the waiting; where neither gained anything there is no share.
+Fires for resources whose waiting per token (or second) changed significantly between the sides; a server's batches and
+slots are among them (request_waits.py), and what clients.py says of batches is not said again. Who held it in the later
+side while others waited is named. Waits show in operators as time asleep, and between graphs: so much of what these
+gained is explained, and no more than the waiting; where neither gained anything there is no share.
 
 What to do: `flowprof report` on the slow recording gives the holder's function and line, the victims and the chain.
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flowprof.profiler.diff.causes import clients
 from flowprof.profiler.diff.causes.change import at_most, changes, grown
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.compared import Compared
+from flowprof.profiler.diff.request_waits import BATCH
 from flowprof.profiler.diff.result import Cause, ResourceShift
 from flowprof.profiler.diff.side import span
 from flowprof.profiler.findings import in_ms
@@ -21,9 +24,10 @@ from flowprof.profiler.findings import in_ms
 
 def causes(compared: Compared) -> Sequence[Claim]:
     found: list[Claim] = []
+    prompts = clients.causes(compared)
     for shift in compared.resources:
         ns = (shift.b_waiting_ns or 0.0) - (shift.a_waiting_ns or 0.0)
-        if not shift.significant or not ns:
+        if not shift.significant or not ns or (shift.resource == BATCH[1] and prompts):
             continue
         slots = []
         if shift.per == "token":
