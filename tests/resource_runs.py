@@ -436,6 +436,25 @@ def g6(seed: int = 0) -> Run:
     return run.run()
 
 
+def g6b(seed: int = 0) -> Run:
+    """One unit in a hundred of a pool of eight is never released, until there is none left and all four wait."""
+    run = Run(seed, 10_000, Truth("slot", "leak", "", "open_report", ("worker",)))
+    pool = run.pool("slot", "memory", 8)
+
+    def opener(tid: int) -> Process:
+        for number in itertools.count(tid * 25):
+            unit = yield from run.take(tid, pool, "open_file" if number % 10 else "open_report")
+            yield run.jitter(2)
+            run.use(tid, pool, unit)
+            if number % 100:
+                run.give(tid, pool, unit)
+            yield run.jitter(2)
+
+    for number in range(4):
+        run.start(11 + number, "worker", opener(11 + number), run.jitter(1))
+    return run.run()
+
+
 def g7(seed: int = 0) -> Run:
     """Allocations of one unit at 10 000 a second."""
     run = Run(seed, 1500, Truth("arena", "insufficient allocation", "parser", "grow_by_one"))

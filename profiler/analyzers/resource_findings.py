@@ -68,7 +68,8 @@ def _claim(one: Blamed) -> str:
     who = one.holder.name[:MAX_NAME] if one.holder else "somebody who was not seen"
     where = f" in {one.holder.function[:MAX_NAME]}" if one.holder and one.holder.function else ""
     if one.pathology == "leak":
-        return f"{what}: units acquired{where or ' there'} are never released"
+        starved = f", and {one.sufferers} {_tasks(one)} waited {in_ms(one.waiting_ns)} for the others"
+        return f"{what}: units acquired{where or ' there'} are never released{starved * bool(one.victims)}"
     if one.pathology == "unbounded growth":
         pinned = one.holder is not None and any(line.startswith(f"{one.holder.name} holds ") for line in one.evidence)
         told = f": {who}{where} keeps it from shrinking" if pinned else f", by {who}"
@@ -81,12 +82,16 @@ def _claim(one: Blamed) -> str:
         return f"{what}: the longest waits are behind {who}{where}"
     if one.deadlock:
         return f"{what}: deadlock of {', '.join(name[:MAX_NAME] for name in one.deadlock)}: each waits for the next"
-    waiting = f"{one.sufferers} {'task' if one.sufferers == 1 else 'tasks'} waited {in_ms(one.waiting_ns)}"
+    waiting = f"{one.sufferers} {_tasks(one)} waited {in_ms(one.waiting_ns)}"
     if one.holders > 1:
         return f"{what}: {waiting} for each other, {one.holders} holders take turns{where}"
     if one.pathology == "inefficient policy":
         return f"{what}: {waiting} for {who}{where}, who hardly uses it"
     return f"{what}: {waiting} while {who}{where} held it"
+
+
+def _tasks(one: Blamed) -> str:
+    return "task" if one.sufferers == 1 else "tasks"
 
 
 def _evidence(one: Blamed) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 From the events of a resource manifest (WAIT, ACQUIRE, USE, RELEASE). An acquire is joined with its release by
 instance and unit; a unit that is acquired again is another lifetime; a wait that nothing ended counts to the end of
-the recording. Waiting is shared among those who held units meanwhile, and followed: a holder that waits for another
-resource passes the blame on, to the root. Thresholds: profiler/data/resource_thresholds.toml, or `report --thresholds
-FILE`. Everything is withheld where too many events were lost, and a resource whose events contradict each other gets
-no verdict.
+the recording. What is said of one instance is counted there. Waiting is shared among those who held units meanwhile,
+and followed: a holder that waits for another resource passes the blame on, to the root. Thresholds:
+profiler/data/resource_thresholds.toml, or `report --thresholds FILE`. Everything is withheld where too many events were
+lost, and a resource whose events contradict each other gets no verdict.
 
 * `resources.contention`: tasks wait for 10 % of the time or more while others hold the resource. The holder is who
   held most of it while they waited; where none did, the holders take turns. Hold it for shorter, or split it. Where
@@ -15,7 +15,8 @@ no verdict.
 * `resources.insufficient_allocation`: memory is asked for in tiny portions, thousands of times a second. Ask for
   larger portions, or keep some.
 * `resources.leak`: a few units never come back though those of the same kind do, all along the recording. The call
-  that acquired them is named: look at its ways out, errors first.
+  that acquired them is named: look at its ways out, errors first. Where tasks wait mostly because of these, as in a
+  pool that has run empty, they are the leak's victims.
 * `resources.unbounded_growth`: what is held keeps growing, as steadily at the end as at the beginning (a cache that
   warms up slows down, and is left alone). Bound it, or see to it that whoever keeps it from shrinking ends.
 * `resources.over_synchronisation`: a lock is taken tens of thousands of times a second, and hardly anybody waits for
@@ -112,7 +113,7 @@ def _blamed(recording: Recording, found: Study, one: Verdict, frames: dict[int, 
     resource = events.resources[one.resource]
     held = found.held
     mine = held.actor == one.holder if one.holder is not None else held.actor < 0
-    mine &= events.resource[held.place] == one.resource
+    mine &= held.place == one.place if one.place >= 0 else events.resource[held.place] == one.resource
     victims = tuple(
         Victim(events.actors[v.actor].name, events.actors[v.actor].tid, events.actors[v.actor].task,
                round(v.waiting_ns), v.waits, round(v.longest_ns), v.open)

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 def contradictory(
     events: Events, clean: Bools, exclusive: Bools, lossy: Bools, handed_on: Bools
 ) -> tuple[NDArray[np.generic], ...]:
-    """The columns of Holds, of resources that are not clean; then the share of events without a partner by resource,
-    and the events that show that a wait is over.
+    """The columns of Holds, of resources that are not clean; then the share of events without a partner by resource
+    and by place (NaN: none there has one), and the events that show that a wait is over.
 
     lossy: resources whose events are doubted. handed_on: of which mostly others release what one acquires.
     """
@@ -66,8 +66,11 @@ def contradictory(
     how = np.where(cut < end, np.int8(REUSED), how)
     end = np.minimum(end, cut)
     broken = np.bincount(resource[(partner < 0) & ~implied], minlength=many) / total
+    lone, paired = (np.bincount(events.place[rows[one & ~implied]], minlength=len(events.places))
+                    for one in (partner < 0, partner >= 0))  # fmt: skip
+    broken_at = np.where(paired > 0, lone / np.maximum(lone + paired, 1), np.nan)
     grants = np.concatenate((row, shown_by))
-    return (events.place[row], actor, events.units[row], start, end, row, how, keys, broken, grants)
+    return (events.place[row], actor, events.units[row], start, end, row, how, keys, broken, broken_at, grants)
 
 
 def _begins(key: NDArray[np.uint64]) -> Bools:

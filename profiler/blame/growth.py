@@ -34,11 +34,12 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Holds that never end, of one stack of calls (-1: none was taken). rows: of study.held."""
+    """Holds that never end, of one stack of calls (-1: none was taken). rows: of study.held; old: of all stacks."""
 
     resource: int
     stack: int
     rows: Ints
+    old: Ints
     acquires: int
     usual_ns: float  # 99th percentile of the time after which the others came back
 
@@ -81,8 +82,21 @@ def growth(study: Study, resource: int, anytime: bool = False) -> Growth | None:
     return Growth(resource, int(at[onset]), int(at[peak]), rise, kept, holder, why, event)
 
 
-def leaks(study: Study, resource: int) -> Leak | None:
-    """The calls whose acquires are never released though most are; the worst stack of calls."""
+def kept_of(study: Study, rise: Growth) -> Ints:
+    """The holds that a rise is made of: begun in it, and not given back by its peak. Rows of study.held."""
+    held = study.held
+    own = study.events.resource[held.place] == rise.resource
+    found: Ints = np.flatnonzero(
+        own & (held.start_ns >= rise.begin_ns) & (held.start_ns <= rise.peak_ns) & (held.end_ns >= rise.peak_ns)
+    )
+    return found
+
+
+def leaks(study: Study, resource: int, exhausted: bool = False) -> Leak | None:
+    """The calls whose acquires are never released though most are; the worst stack of calls.
+
+    exhausted: others wait because of it, so that leaks end where there is nothing more to acquire.
+    """
     limit = study.thresholds.of
     events, held = study.events, study.held
     own = np.flatnonzero(events.resource[held.place] == resource)
@@ -97,17 +111,18 @@ def leaks(study: Study, resource: int) -> Leak | None:
     if not len(old):
         return None
     stacks = events.stack[held.acquire]
+    observed = int(held.start_ns[own].max()) - events.begin_ns if exhausted else events.span_ns
     worst = None
     for stack in np.unique(stacks[old]).tolist():
         rows = old[stacks[old] == stack]
         acquires = int((events.kind[held.acquire[own[stacks[own] == stack]]] == ACQUIRE).sum())
-        spread = float(held.start_ns[rows].max() - held.start_ns[rows].min()) / events.span_ns
+        spread = float(held.start_ns[rows].max() - held.start_ns[rows].min()) / max(observed, 1)
         if (
             len(rows) >= max(limit("leak", "count"), limit("leak", "share") * acquires)
             and spread >= limit("leak", "spread")
             and (worst is None or len(rows) > len(worst.rows))
         ):
-            worst = Leak(resource, stack, rows, acquires, usual)
+            worst = Leak(resource, stack, rows, old, acquires, usual)
     return worst
 
 

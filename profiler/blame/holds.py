@@ -52,6 +52,7 @@ class Holds:
     how: NDArray[np.int8]
     key: NDArray[np.uint64]
     broken: NDArray[np.float64]  # per resource: share of acquires and releases without a partner
+    broken_at: NDArray[np.float64]  # per place; that of the resource where none has one
     grants: Ints  # events that show that a wait is over, in order of time
     exclusive: Bools  # per resource: one holder of a unit at a time
     handed: Bools  # per place: its units come from others, not back from who had them
@@ -60,8 +61,8 @@ class Holds:
         """Some of them."""
         return Holds(
             self.place[which], self.actor[which], self.units[which], self.start_ns[which], self.end_ns[which],
-            self.acquire[which], self.how[which], self.key[which], self.broken, self.grants, self.exclusive,
-            self.handed,
+            self.acquire[which], self.how[which], self.key[which], self.broken, self.broken_at, self.grants,
+            self.exclusive, self.handed,
         )  # fmt: skip
 
 
@@ -92,17 +93,19 @@ def holds(events: Events) -> Holds:
     apart = _by_another(events, rows[pairs], rows[partner[pairs]])
     others = 2 * np.bincount(resource[pairs[apart]], minlength=many) > np.bincount(resource[pairs], minlength=many)
     rest = contradictory(events, clean, exclusive, lossy, others)
-    parts = [np.concatenate(column) for column in zip(first[:-1], rest[:-2], strict=True)]
+    parts = [np.concatenate(column) for column in zip(first[:-1], rest[:-3], strict=True)]
     order = np.argsort(parts[3], kind="stable")
     columns = [part[order] for part in parts]
     handed = _handed(events, others, rows[pairs], apart)
     place, actor, start, end, how = (columns[at] for at in (0, 1, 3, 4, 6))
     columns[4], columns[6] = _until_idle(events, place, actor, start, end, how, handed)
-    broken = np.where(clean, _unmatched(resource.astype(np.int64), opens, same, many), rest[-2])
+    broken = np.where(clean, _unmatched(resource.astype(np.int64), opens, same, many), rest[-3])
+    broken_at = np.where(clean[of], _unmatched_at(events.place[rows], opens, same, len(of)), rest[-2])
+    broken_at = np.where(np.isnan(broken_at), broken[of], broken_at)
     grants = np.unique(np.concatenate((first[-1], rest[-1], np.flatnonzero(endless & (events.kind == ACQUIRE)))))
     return Holds(
-        columns[0], columns[1], columns[2], columns[3], columns[4], columns[5], columns[6], columns[7], broken, grants,
-        exclusive, handed,
+        columns[0], columns[1], columns[2], columns[3], columns[4], columns[5], columns[6], columns[7], broken,
+        broken_at, grants, exclusive, handed,
     )  # fmt: skip
 
 
@@ -178,6 +181,15 @@ def _unmatched(
     ]
     both: NDArray[np.float64] = np.minimum(shares[0], shares[1])
     return both
+
+
+def _unmatched_at(place: Small, opens: Bools, same: Bools, many: int) -> NDArray[np.float64]:
+    """As _unmatched, by place; NaN where no acquire is followed by a release."""
+    released = np.zeros(len(opens), bool)
+    released[:-1] = same[:-1] & opens[:-1] & ~opens[1:]
+    there = np.bincount(place[released], minlength=many) > 0
+    found: NDArray[np.float64] = np.where(there, _unmatched(place, opens, same, many), np.nan)
+    return found
 
 
 def _alternating(events: Events, rows: Ints, key: NDArray[np.uint64], opens: Bools) -> tuple[NDArray[np.generic], ...]:

@@ -1,7 +1,8 @@
 """The verdicts: which resource has which problem, who is to blame, who suffers, and how sure that is.
 
 Contention: others hold it while tasks wait. Inefficient policy: the same, and the holder hardly uses what it holds.
-Insufficient allocation, leak, unbounded growth, over-synchronisation and a heavy tail need no victims. Thresholds:
+Where most of that waiting is for units that never come back, the leak (or the growth) is the verdict. Insufficient
+allocation, leak, unbounded growth, over-synchronisation and a heavy tail need no victims. Thresholds:
 data/resource_thresholds.toml. Order: by the waiting that a resource and the chains that end in it account for.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from flowprof.profiler.blame.chain import Step, deadlocked, follow
 from flowprof.profiler.blame.study import Study, View
-from flowprof.profiler.blame.unwaited import MAX_PLACES, grown, growth_verdict, leaking, locks, tails, tiny
+from flowprof.profiler.blame.unwaited import MAX_PLACES, grown, growth_verdict, leaking, locks, tails, tiny, unreturned
 from flowprof.profiler.blame.verdict import Verdict, confidence_of, sufferers, trusted, utilisation
 from flowprof.profiler.blame.waits import OPEN
 from flowprof.profiler.findings import Confidence, in_ms
@@ -23,12 +24,15 @@ def verdicts(study: Study) -> tuple[Verdict, ...]:
     limit = study.thresholds.of
     if study.events.span_ns < limit("trust", "least_span_ms") * 1e6:
         return ()
-    found = [verdict for verdict in _contended(study) if verdict is not None]
+    found = [unreturned(study, verdict) or verdict for verdict in _contended(study) if verdict is not None]
     found += _roots(study, found)
     named = {verdict.resource for verdict in found}
+    kept = {verdict.resource for verdict in found if verdict.pathology in ("leak", "unbounded growth")}
     for resource in range(len(study.events.resources)):
-        if resource not in named and trusted(study, resource):
-            other = grown(study, resource) or leaking(study, resource) or tiny(study, resource)
+        if resource not in kept and trusted(study, resource):
+            other = grown(study, resource) or leaking(study, resource)
+            if other is None and resource not in named:
+                other = tiny(study, resource)
             found += [other] if other else []
     named = {verdict.resource for verdict in found}
     found += [one for one in locks(study) if one.resource not in named]
@@ -39,7 +43,8 @@ def verdicts(study: Study) -> tuple[Verdict, ...]:
 def _contended(study: Study) -> list[Verdict | None]:
     share = study.thresholds.of("contention", "some_share")
     places = study.waited_places(share * study.events.span_ns)[:MAX_PLACES]
-    return [_contention(study, study.view(place)) for place in places if trusted(study, study.where(place).resource)]
+    sure = [place for place in places if trusted(study, study.where(place).resource, place)]
+    return [_contention(study, study.view(place)) for place in sure]
 
 
 def _contention(study: Study, view: View) -> Verdict | None:
@@ -67,8 +72,8 @@ def _contention(study: Study, view: View) -> Verdict | None:
         sums = np.bincount(stacks + 1, view.blame.by_hold[of])
         best = of[stacks + 1 == int(np.argmax(sums))]
         hold = int(view.held.acquire[best[int(np.argmax(view.blame.by_hold[best]))]])
-    used = utilisation(study, resource, None if turns else holder)
-    unused = used is not None and not turns and _hardly(study, resource, holder, used)
+    used = utilisation(study, resource, None if turns else holder, place=view.place)
+    unused = used is not None and not turns and _hardly(study, view.place, holder, used)
     victims = sufferers(view, holder if holders == 1 else None)
     evidence = [
         f"at least one waited for {found.some_ns / events.span_ns * 100:.0f} % of {events.span_ns / 1e9:.3g} s, "
@@ -96,17 +101,18 @@ def _contention(study: Study, view: View) -> Verdict | None:
     at = int(view.waits.start_ns[worst] + view.waits.ns[worst] // 2) if len(found.by_wait) else events.begin_ns
     return Verdict(
         "inefficient policy" if unused else "contention", view.place, resource, holder, share, holders, hold,
-        found.waiting_ns, used, victims, steps, confidence_of(study, resource, found.seen_ns / found.waiting_ns),
-        tuple(evidence), at, found.waiting_ns, deadlock=circle,
+        found.waiting_ns, used, victims, steps,
+        confidence_of(study, resource, found.seen_ns / found.waiting_ns, view.place), tuple(evidence), at,
+        found.waiting_ns, deadlock=circle,
     )  # fmt: skip
 
 
-def _hardly(study: Study, resource: int, holder: int | None, used: float) -> bool:
+def _hardly(study: Study, place: int, holder: int | None, used: float) -> bool:
     """Whether a holder's utilisation is low, by itself or beside that of all others."""
     limit = study.thresholds.of
     if used < limit("inefficient_policy", "utilisation"):
         return True
-    others = utilisation(study, resource, holder, others=True)
+    others = utilisation(study, study.where(place).resource, holder, others=True, place=place)
     return others is not None and used < limit("inefficient_policy", "relative") * others
 
 
@@ -173,6 +179,6 @@ def _root(study: Study, verdict: Verdict, last: Step) -> Verdict:
     return Verdict(
         "contention", last.place, last.resource, last.holder, 1.0, 1,
         int(view.held.acquire[longest]) if longest >= 0 else -1, 0.0,
-        utilisation(study, last.resource, last.holder), (), verdict.steps, confidence,
+        utilisation(study, last.resource, last.holder, place=last.place), (), verdict.steps, confidence,
         ("only holders of other resources waited for it",), verdict.at_ns, 1.0,
     )  # fmt: skip

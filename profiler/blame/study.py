@@ -46,7 +46,7 @@ class Study:
             held = self.held.of(self._rows("held", self.held.place, place))
             waited = self.waits.of(self._rows("waits", self.waits.place, place))
             resource = self.resource(place)
-            doubtful = not self.is_released(place) or bool(self.held.broken[self.where(place).resource] > LOSSY)
+            doubtful = not self.is_released(place) or bool(self.held.broken_at[place] > LOSSY)
             seen = occupancy(held, waited, resource.kind, resource.capacity, doubtful)
             self._views[place] = View(place, held, waited, seen, blame(self.events, held, waited, seen))
         return self._views[place]

@@ -1,14 +1,17 @@
-"""Verdicts for which nobody needs to wait: growth, leaks, tiny portions, locks taken for nothing, heavy tails."""
+"""Verdicts for which nobody needs to wait: growth, leaks, tiny portions, locks taken for nothing, heavy tails.
+
+Where many do wait, for units that leaked or with which a resource grew, that is the cause, and their waiting its price.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-from flowprof.profiler.blame.events import ACQUIRE
-from flowprof.profiler.blame.growth import Growth, growth, held_by, leaks
+from flowprof.profiler.blame.events import ACQUIRE, Ints
+from flowprof.profiler.blame.growth import Growth, Leak, growth, held_by, kept_of, leaks
 from flowprof.profiler.blame.occupancy import blame
-from flowprof.profiler.blame.study import Study
+from flowprof.profiler.blame.study import Study, View
 from flowprof.profiler.blame.verdict import Verdict, confidence_of, sufferers, trusted, utilisation
 from flowprof.profiler.findings import in_ms
 
@@ -39,13 +42,43 @@ def growth_verdict(study: Study, found: Growth) -> Verdict:
 
 def leaking(study: Study, resource: int) -> Verdict | None:
     found = leaks(study, resource)
-    if found is None:
-        return None
+    return None if found is None else _leak_verdict(study, found)
+
+
+def unreturned(study: Study, waited: Verdict) -> Verdict | None:
+    """A leak or growth whose units account for most of a contention's waiting: with its victims and waiting."""
+    view = study.view(waited.place)
+    leak = leaks(study, waited.resource, exhausted=True)
+    if leak is not None and _carries(study, view, leak.old):
+        return _waited_for(_leak_verdict(study, leak), waited)
+    rise = growth(study, waited.resource)
+    if rise is not None and _carries(study, view, kept_of(study, rise)):
+        return _waited_for(growth_verdict(study, rise), waited)
+    return None
+
+
+def _carries(study: Study, view: View, rows: Ints) -> bool:
+    """Whether these holds (rows of study.held) account for most of what a place's holds are blamed for."""
+    mine = np.isin(view.held.acquire, study.held.acquire[rows])
+    share = float(view.blame.by_hold[mine].sum()) / max(float(view.blame.by_hold.sum()), 1.0)
+    return share >= study.thresholds.of("contention", "unreturned_share")
+
+
+def _waited_for(cause: Verdict, waited: Verdict) -> Verdict:
+    return replace(
+        cause, place=waited.place, waiting_ns=waited.waiting_ns, score=waited.score,
+        victims=tuple(one for one in waited.victims if cause.holders > 1 or one.actor != cause.holder),
+        evidence=(*cause.evidence, *waited.evidence),
+    )  # fmt: skip
+
+
+def _leak_verdict(study: Study, found: Leak) -> Verdict:
+    resource = found.resource
     holder, share = held_by(study, found)
     rows = found.rows
     oldest = (study.held.end_ns[rows] - study.held.start_ns[rows]).max()
     evidence = (
-        f"{len(rows)} of {found.acquires} acquires by that call were never released, spread over the recording",
+        f"{len(rows)} of {found.acquires} acquires by that call were never released, and it happens all along",
         f"99 % of the others come back within {in_ms(found.usual_ns)}; the oldest of these is {in_ms(oldest)} old",
     )
     used = utilisation(study, resource, None)
@@ -99,7 +132,7 @@ def locks(study: Study) -> list[Verdict]:
         if taken[place] < limit("over_synchronisation", "per_s") * seconds:
             break
         resource = study.where(place).resource
-        if study.resource(place).kind != "state" or not trusted(study, resource):
+        if study.resource(place).kind != "state" or not trusted(study, resource, place):
             continue
         if waited[place] > limit("over_synchronisation", "waiting_share") * events.span_ns:
             continue
@@ -109,7 +142,7 @@ def locks(study: Study) -> list[Verdict]:
         said = f"{taken[place] / seconds:.0f} acquires/s, {in_ms(waited[place])} of waiting in all"
         found.append(
             Verdict("over-synchronisation", place, resource, actor, share, 1, int(rows[0]), float(waited[place]), None,
-                    (), (), confidence_of(study, resource, 1.0), (said,), int(events.at_ns[rows[0]]),
+                    (), (), confidence_of(study, resource, 1.0, place), (said,), int(events.at_ns[rows[0]]),
                     taken[place] / seconds / 1e9)
         )  # fmt: skip
     return found[:1]
@@ -121,7 +154,7 @@ def tails(study: Study) -> list[Verdict]:
     found = []
     for place in study.waited_places(limit("tail", "some_share") * events.span_ns)[:MAX_PLACES]:
         resource = study.where(place).resource
-        if not trusted(study, resource):
+        if not trusted(study, resource, place):
             continue
         view = study.view(place)
         ns = view.blame.by_wait

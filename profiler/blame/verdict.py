@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flowprof.profiler.blame.chain import Step
-from flowprof.profiler.blame.events import ACQUIRE, USE
+from flowprof.profiler.blame.events import ACQUIRE, USE, Bools
 from flowprof.profiler.blame.study import Study, View
 from flowprof.profiler.blame.waits import OPEN
 from flowprof.profiler.findings import Confidence
@@ -64,26 +64,43 @@ def sufferers(view: View, holder: int | None) -> tuple[Suffering, ...]:
     return tuple(found)
 
 
-def utilisation(study: Study, resource: int, actor: int | None, others: bool = False) -> float | None:
-    """#USE / #ACQUIRE, of one actor, of all others, or of all; None where uses cannot be seen."""
+def utilisation(study: Study, resource: int, actor: int | None, others: bool = False, place: int = -1) -> float | None:
+    """#USE / #ACQUIRE, of one actor, of all others, or of all; None where uses cannot be seen.
+
+    Of one place only, where uses tell which; -1: of all.
+    """
     events = study.events
     of = events.resource[events.place] == resource
     uses = of & (events.kind == USE)
     declared = events.resources[resource].events
     if ("use" not in declared) if declared else not uses.any():
         return None
+    if place >= 0 and _uses_tell_places(study, uses, of & (events.kind == ACQUIRE)):
+        of = events.place == place
+        uses = of & (events.kind == USE)
     mine = of if actor is None else of & ((events.actor == actor) != others)
     acquires = int((mine & (events.kind == ACQUIRE)).sum())
     return float((uses & mine).sum() / acquires) if acquires else None
 
 
-def trusted(study: Study, resource: int) -> bool:
-    return bool(study.held.broken[resource] <= study.thresholds.of("trust", "broken_share"))
+def _uses_tell_places(study: Study, uses: Bools, acquires: Bools) -> bool:
+    """Whether any place that is acquired is used, too: a manifest may tell the instance of acquires only."""
+    used = np.bincount(study.events.place[uses], minlength=len(study.events.places)) > 0
+    return not uses.any() or bool(used[study.events.place[acquires]].any())
 
 
-def confidence_of(study: Study, resource: int, seen: float) -> Confidence:
+def trusted(study: Study, resource: int, place: int = -1) -> bool:
+    """Whether few events contradict each other: those of one place, -1: of the whole resource."""
+    return bool(_broken(study, resource, place) <= study.thresholds.of("trust", "broken_share"))
+
+
+def _broken(study: Study, resource: int, place: int) -> float:
+    return float(study.held.broken_at[place] if place >= 0 else study.held.broken[resource])
+
+
+def confidence_of(study: Study, resource: int, seen: float, place: int = -1) -> Confidence:
     """seen: share of the waiting for which a holder is known."""
-    broken = study.held.broken[resource]
+    broken = _broken(study, resource, place)
     if broken <= study.thresholds.of("trust", "high_broken") and seen >= 0.9:
         return "high"
     return "medium" if broken <= study.thresholds.of("trust", "medium_broken") and seen >= 0.5 else "low"

@@ -31,9 +31,9 @@ def blamed(run: runs.Run, folder: Path) -> tuple[Blamed, ...]:
     return table.blamed
 
 
-@pytest.mark.parametrize("name", runs.PLANTED)
+@pytest.mark.parametrize("name", (*runs.PLANTED, "g6b"))
 def test_the_planted_cause_is_first(tmp_path: Path, name: str) -> None:
-    run = runs.PLANTED[name](1)
+    run = runs.PLANTED.get(name, runs.g6b)(1)
     report, truth = reported(run, tmp_path), run.truth
     first = report.findings[0]
     assert first.id == IDS[truth.pathology] and first.severity == "problem"
@@ -131,6 +131,64 @@ def test_g6_counts_exactly_what_leaked(tmp_path: Path) -> None:
     taken = sum(one["kind"] == "acquire" for one in run.events) - sum(one["kind"] == "release" for one in run.events)
     said = blamed(run, tmp_path)[0].evidence[0]
     assert abs(int(said.split()[0]) - taken) <= 4  # four threads hold one each at the end
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_g6b_a_leak_that_exhausts_a_pool_is_no_contention(tmp_path: Path, seed: int) -> None:
+    """All four wait for the end of the recording; that they held units, too, is not why."""
+    (one,) = blamed(runs.g6b(seed), tmp_path)
+    assert one.pathology == "leak" and one.evidence[0].startswith("8 of ")
+    assert len(one.victims) == 4 and all(victim.open for victim in one.victims)
+    assert one.waiting_ns == pytest.approx(37.2e9, rel=0.01) and max(one.picture.waiters if one.picture else ()) == 4
+
+
+def test_a_pool_that_leaks_a_little_and_is_held_by_others_has_both(tmp_path: Path) -> None:
+    """Ten units of a pool of 32 are kept, one after the other; a scan holds all the rest, and others wait for it."""
+    run = runs.Run(1, 3000, threads={})
+    pool = run.pool("page", "memory", 32)
+
+    def keeper(tid: int) -> runs.Process:
+        for number in range(1000):
+            unit = yield from run.take(tid, pool, "keep")
+            yield run.jitter(1)
+            if number % 3 or number > 30:
+                run.give(tid, pool, unit)
+            yield 90.0
+
+    def scan(tid: int) -> runs.Process:
+        while True:
+            units = []
+            for _ in range(len(pool.free)):
+                units.append((yield from run.take(tid, pool, "seq_scan")))
+                run.use(tid, pool, units[-1])
+            yield run.jitter(25)
+            for unit in units:
+                run.give(tid, pool, unit)
+            yield run.jitter(10)
+
+    run.start(10, "keeper", keeper(10))
+    run.start(20, "scan", scan(20), 5)
+    for tid in range(11, 15):
+        run.start(tid, "reader", runs._reader(run, tid, pool), run.jitter(1))
+    found = blamed(run.run(), tmp_path)
+    assert [(one.pathology, one.holder and one.holder.name) for one in found] == [
+        ("contention", "scan (20)"), ("leak", "keeper (10)"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kept", "pathology"), [(True, "unbounded growth"), (False, "contention")])
+def test_waiting_for_what_grew_without_bound_is_the_growths(tmp_path: Path, kept: bool, pathology: str) -> None:
+    """One fills a cache, and another waits in the second half of the time. Not: where it all comes back in between."""
+    run = runs.Run(end=1000, threads={11: "filler", 12: "reader"})
+    cache = run.resource("cache", "memory", events="wait,acquire,release")
+    rows = [(float(at), 11, "acquire", at) for at in range(1000)] + [(600.0, 12, "wait", None)]
+    if not kept:
+        rows += [(float(at + 400), 11, "release", at) for at in range(500)]
+    for run.now, tid, kind, unit in sorted(rows, key=lambda row: row[0]):
+        run.event(kind, tid, cache, "cache_insert", unit=unit)
+    (one,) = blamed(run, tmp_path)
+    assert one.pathology == pathology and one.holder is not None and one.holder.name == "filler (11)"
+    assert [victim.name for victim in one.victims] == ["reader (12)"] and one.waiting_ns == pytest.approx(400e6)
 
 
 @pytest.mark.parametrize("name", runs.PLANTED)
