@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flowprof.profiler.analyzers.absence import Loss, total
 from flowprof.profiler.analyzers.contract import ratio
@@ -22,6 +23,14 @@ CROWDED_OF_ALL = 0.1  # of the time in all graphs: some wake up together after e
 THROTTLED_NS = 1_000_000  # mean; an idle processor takes a woken thread within 0.1 ms
 STOPPED_NS = 1_000_000
 ENOUGH_GRAPHS = 20
+SWAP = ""  # what page_fault.file has for a page of no file
+MODELS = (".gguf", ".bin")
+KEEP_MODEL = (
+    "Keep the model in memory: more memory or a smaller model, --mlock, --no-mmap; a warm-up request after the start "
+    "reads it once."
+)
+NO_SWAP = "More memory for this process, or less for others; keep it out of swap (--mlock, MemorySwapMax=0)."
+MORE_MEMORY = "Something pushes files that are in use out of memory: more of it, or less for others."
 MOVE_IT = (
     "Move it to other processors (taskset, cgroup cpusets) or lower its priority; or leave it a processor: "
     "--threads one less."
@@ -45,7 +54,7 @@ class Scene:
     where: str  # " in process 4711" where there are several, else ""
     whole: Mapping[str, Coverage]  # by phase, of all its graphs
     neighbours: Sequence[Neighbour]
-    faults: int  # its major page faults in the recording
+    faults: Sequence[tuple[str | None, int]]  # its major page faults by file, most first; as page_fault.file has it
     crowded: bool  # it has more threads in its pool than processors
 
     @property
@@ -225,18 +234,30 @@ def _shared(price: _Price, top: WaitCause, bound: bool) -> Finding:
     )  # fmt: skip
 
 
-def _fault(price: _Price, faults: int) -> Finding:
+def _fault(price: _Price, faults: Sequence[tuple[str | None, int]]) -> Finding:
+    """Of what the pages were that came from disk is said of most of them."""
     causes = price.loss.causes
+    count = sum(number for _, number in faults)
+    file, most = faults[0] if faults else (None, 0)
+    name = Path(file).name if file else ""
+    if file == SWAP:
+        claim, advice, of = "Memory of the process comes back from swap", NO_SWAP, ", of memory that was in swap"
+    elif name.endswith(MODELS):
+        claim, advice, of = "The model is read from disk", KEEP_MODEL, f" of {name}"
+    elif name:
+        claim, advice, of = f"{name} is read from disk", MORE_MEMORY, f" of {name}"
+    else:
+        claim, advice, of = "Pages of files are read from disk", MORE_MEMORY, ""
+    some = f", {most} of them{of}" if most < count else of
     return price.finding(
         "waits.fault",
-        f"The model is read from disk while it runs: {price.share * 100:.0f} % of {price.phase} waits for its pages",
+        f"{claim} while it runs: {price.share * 100:.0f} % of {price.phase} waits for it",
         (
             f"{sum(c.times for c in causes)} waits of pool threads, {total(causes) / 1e6:.1f} ms in all, "
             f"{max(c.longest_ns for c in causes) / 1e6:.1f} ms at most",
-            f"{faults} major page faults in the recording",
+            f"{count} major page faults in the recording{some}",
         ),
-        "Keep the model in memory: more memory or a smaller model, --mlock, --no-mmap; a warm-up request after "
-        "the start reads it once.",
+        advice,
     )
 
 

@@ -23,8 +23,9 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
   processors than there are threads: --threads, taskset, docker --cpuset-cpus. Of threads that are bound to no single
   one only when that is 10 % of the time in all graphs: after a pause some wake up together, and are soon parted. When
   the pool has more threads than the process has processors, that is `threads.oversubscribed`.
-* `waits.fault`: the model was read from disk while it ran, 2 % of a phase or more. Memory is short, or the file was not
-  in the page cache: --mlock, more memory, or a warm-up request.
+* `waits.fault`: pages came from disk while graphs ran, 2 % of a phase or more; of what file most of them were is said.
+  Of the model: memory is short, or the file was not in the page cache: --mlock, more memory, or a warm-up request. Of
+  none: the process's own memory was in swap.
   Waits for pages that another thread is reading count as well: uninterruptible waits in graphs with major faults.
 * `waits.blocked`: threads slept on locks or I/O within operators, 5 % or more of their time. Their stacks (`blocked`)
   show on what; sleep in OpenMP's barriers within an operator is known by them, and does not count.
@@ -33,6 +34,8 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 from flowprof.profiler.analyzers import wait_findings
 from flowprof.profiler.analyzers.absence import computing, crowded_pools, in_process, losses, splits
@@ -49,19 +52,21 @@ NEIGHBOURS_SQL = """
 SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window) AS share, coalesce(cpus, '')
 FROM neighbour WHERE share >= $least ORDER BY share DESC
 """
-FAULTS_SQL = "SELECT pid, count(*) FROM page_fault GROUP BY pid"
+FAULTS_SQL = "SELECT pid, file, count(*) FROM page_fault GROUP BY pid, file ORDER BY count(*) DESC, file"
 
 
 def analyze(recording: Recording) -> Result:
     rows, lost, pids = splits(recording), losses(recording), computing(recording)
     crowded = {pool.pid for pool in crowded_pools(recording)}
     neighbours = [Neighbour(*row) for row in recording.rows(NEIGHBOURS_SQL, {"least": NEIGHBOUR_SHARE})]
-    faults = dict(recording.rows(FAULTS_SQL))
+    faults: dict[int, list[tuple[str | None, int]]] = defaultdict(list)
+    for pid, file, count in recording.rows(FAULTS_SQL):
+        faults[pid].append((file, count))
     found: list[Finding | None] = []
     for pid in pids:
         where = in_process(pid, pids)
         whole = {item.phase: item for item in coverage(recording, "token", "op", "thread", pid=pid)}
-        scene = Scene(where, whole, neighbours, faults.get(pid, 0), pid in crowded)
+        scene = Scene(where, whole, neighbours, faults[pid], pid in crowded)
         found += [wait_findings.of_loss(loss, scene) for loss in lost if loss.pid == pid]
         if pid not in crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
             deep = {item.phase: item for item in coverage(recording, "thread", pid=pid)}
@@ -69,7 +74,8 @@ def analyze(recording: Recording) -> Result:
     causes = sorted((cause for loss in lost for cause in loss.causes), key=lambda cause: -cause.total_ns)
     roots, roots_ns = wait_roots(recording)
     table = WaitTable(
-        rows, tuple(causes[:MAX_CAUSES]), roots[:MAX_CAUSES], roots_ns, sum(faults.values()),
+        rows, tuple(causes[:MAX_CAUSES]), roots[:MAX_CAUSES], roots_ns,
+        sum(count for files in faults.values() for _, count in files),
         coverage(recording, "thread"),
     )  # fmt: skip
     return Result(table, tuple(finding for finding in found if finding is not None))

@@ -21,6 +21,7 @@ def analysed(
     sched="yes",
     deep=GRAPHS,
     faults=0,
+    file="/models/m.gguf",
     processors=2,
     others=(),
     prefill=0,
@@ -68,7 +69,9 @@ def analysed(
             recording.append("neighbour", {"pid": [pid], "comm": comm, "cpus": "0",
                                            "cpu_ns": int(share * GRAPHS * EVERY)})  # fmt: skip
         for fault in range(faults):  # one in every graph
-            recording.append("page_fault", {"pid": [PID], "tid": MAIN, "at_ns": fault * EVERY + 2 * MS, "address": 0})
+            recording.append(
+                "page_fault", {"pid": [PID], "tid": MAIN, "at_ns": fault * EVERY + 2 * MS, "address": 0, "file": [file]}
+            )
     with Recording.open(path) as recording:
         return waits.ANALYZER.run(recording)
 
@@ -175,6 +178,25 @@ def test_sleep_at_a_barrier_inside_an_operator_is_known_by_its_stack(tmp_path):
 )  # fmt: skip
 def test_planted_waits(tmp_path, states, options, expected):
     assert found(analysed(tmp_path, states, **options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "claim", "evidence"),
+    [
+        (
+            "/models/m.gguf",
+            "The model is read from disk while it runs: 5",
+            "20 major page faults in the recording of m.gguf",
+        ),
+        ("/usr/lib/libggml.so", "libggml.so is read from disk", "of libggml.so"),
+        ("", "Memory of the process comes back from swap", "of memory that was in swap"),
+        (None, "Pages of files are read from disk", "20 major page faults in the recording"),
+    ],
+)
+def test_whose_pages_they_were(tmp_path, file, claim, evidence):
+    outcome = analysed(tmp_path, every_graph(MAIN, 1, 0.5, "fault", 0), faults=20, file=file)
+    (finding,) = (one for one in outcome.findings if one.id == "waits.fault")
+    assert finding.claim.startswith(claim) and finding.evidence[1].endswith(evidence)
 
 
 def test_who_and_when(tmp_path):
