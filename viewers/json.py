@@ -224,6 +224,9 @@ def _waits(waits: WaitTable | None) -> dict[str, Any]:
     return {
         "causes": [asdict(cause) for cause in waits.causes],
         "major_faults": waits.major_faults,
+        "lost_share": waits.lost_share,
+        "withheld": waits.withheld,
+        "notes": list(waits.notes),
         "roots": [asdict(root) for root in waits.roots],
         "roots_ns": [{"phase": phase, "wait": wait, "total_ns": ns} for phase, wait, ns in waits.roots_ns],
     }

@@ -4,8 +4,9 @@
   missing is rarely missing evenly. Ids of experts and events of the scheduler are listed but do not count in it: no
   operator is missing with them; nor do single values of resources, whose events are there. Graphs that were not
   described, and operators outside of known graphs, are no request's and no resource's events: these keep their
-  verdicts unless other losses alone reach the limit. Record again as the place of the loss advises, with fewer levels
-  or a lower budget.
+  verdicts unless other losses alone reach the limit. What is lost of the scheduler withholds findings on waits, at a
+  limit of its own (scheduler_losses.py). Record again as the place of the loss advises, with fewer levels or a lower
+  budget.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ with the tokens per second inside the same measured graphs.
   of sequences, fewer threads for small models.
 
 Without ceilings, shapes or operators the analyzer is skipped or the verdict is "unknown"; without scheduler data waits
-show only at barriers, and "inefficient" is of low confidence; losses above the limit withhold every verdict.
+show only at barriers, and "inefficient" is of low confidence, as it is where a tenth of the scheduler's events was
+lost; losses above the limit withhold every verdict.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from flowprof.profiler.analyzers.contract import (
     coverage,
     recorded_ceilings,
 )
+from flowprof.profiler.analyzers.scheduler_losses import SchedulerLosses, scheduler_losses
 from flowprof.profiler.analyzers.verdict_findings import findings
 from flowprof.profiler.analyzers.verdict_groups import add_up, judge_group, verdict
 from flowprof.profiler.analyzers.verdict_phases import phase_bound
@@ -107,7 +109,9 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
     barriers = verdict_waits.barriers(recording)
     llc_bytes = _llc_bytes(recording)
     graphs, left_out = measured_graphs(recording, ceilings, barriers, llc_bytes)
-    scheduler = SCHED.met(recording)
+    unseen = scheduler_losses(recording)
+    recorded = SCHED.met(recording)
+    scheduler = recorded and not unseen.withheld
     measured = recording.rows(read_sql("verdict_operators.sql"))
     works = {graph.graph_id: graph.work for graph in graphs if graph.work is not None}
     fixed = fixed_cost(
@@ -122,7 +126,7 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
     covered = coverage(recording, "op", "thread")
     of = {item.phase: item for item in covered}
     known = Known(fixed, lost.share, lost.withheld)
-    threads = group_threads(recording, [group.nodes for group in groups.values()], scheduler)
+    threads = group_threads(recording, [group.nodes for group in groups.values()], recorded)
     judged = {
         key: (group, theirs, judge_group(group, theirs, scheduler, known))
         for (key, group), theirs in zip(groups.items(), threads, strict=True)
@@ -145,7 +149,7 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
         withheld=lost.withheld,
         built_for=built_for,
         left_unused=unused,
-        notes=tuple(_notes(lost, scheduler, barriers, llc_bytes, left_out)),
+        notes=tuple(_notes(lost, unseen if recorded else None, barriers, llc_bytes, left_out)),
     )
     nodes = {node: judgement.bound for group, _, judgement in judged.values() for node in group.nodes}
     return _Analysis(table, nodes, ceilings.items)
@@ -176,12 +180,14 @@ def _used(ceilings: Ceilings, graphs: Sequence[MeasuredGraph]) -> tuple[Ceiling,
 
 
 def _notes(
-    lost: Losses, scheduler: bool, barriers: dict[Node, Barrier], llc_bytes: int | None, left_out: int
+    lost: Losses, unseen: SchedulerLosses | None, barriers: dict[Node, Barrier], llc_bytes: int | None, left_out: int
 ) -> list[str]:
     notes = []
     if lost.withheld:
         notes.append(f"withheld: {lost.share * 100:.1f} % of the events lost, the limit is {lost.limit * 100:.0f} %")
-    if not scheduler:
+    if unseen is not None and unseen.doubtful:
+        notes.append(unseen.words)
+    if unseen is None:
         notes.append("no scheduler data: waits show only at barriers; record with --levels … ,sched")
     if not barriers:
         notes.append("no thread windows: waits at barriers are not known; record with --full --levels thread")

@@ -7,7 +7,8 @@ for the whole recording, as the scheduler is watched all the time. While one thr
 the next barrier, so a graph loses the time of the thread that was away longest: that is the price of the findings. Of
 stretches that began before a graph, or outlast it, the part within counts.
 What flowprof itself took is left out here: that is in the overhead. Of several recorded processes each has its own
-prices, of its own tokens.
+prices, of its own tokens. Where more than 1 % of the scheduler's events were lost (scheduler_losses.py) the findings
+are of low confidence, above 10 % they are withheld.
 
 Who wakes a thread may have waited itself. `roots` pass waits on to what their waker, or the last thread at a barrier,
 waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up to the waits.
@@ -36,10 +37,12 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 from flowprof.profiler.analyzers import wait_findings
 from flowprof.profiler.analyzers.absence import computing, crowded_pools, in_process, losses, splits
 from flowprof.profiler.analyzers.contract import GRAPHS, SCHED, Analyzer, Result, coverage
+from flowprof.profiler.analyzers.scheduler_losses import LIMIT, SchedulerLosses, scheduler_losses
 from flowprof.profiler.analyzers.wait_findings import Neighbour, Scene
 from flowprof.profiler.analyzers.wait_roots import wait_roots
 from flowprof.profiler.findings import Finding
@@ -71,14 +74,28 @@ def analyze(recording: Recording) -> Result:
         if pid not in crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
             deep = {item.phase: item for item in coverage(recording, "thread", pid=pid)}
             found += wait_findings.blocked([row for row in rows if row.pid == pid], deep, where)
+    unseen = scheduler_losses(recording)
+    said = () if unseen.withheld else tuple(_hedged(finding, unseen) for finding in found if finding is not None)
     causes = sorted((cause for loss in lost for cause in loss.causes), key=lambda cause: -cause.total_ns)
     roots, roots_ns = wait_roots(recording)
     table = WaitTable(
         rows, tuple(causes[:MAX_CAUSES]), roots[:MAX_CAUSES], roots_ns,
-        sum(count for files in faults.values() for _, count in files),
-        coverage(recording, "thread"),
+        sum(count for files in faults.values() for _, count in files), coverage(recording, "thread"),
+        unseen.share, unseen.withheld, _notes(unseen),
     )  # fmt: skip
-    return Result(table, tuple(finding for finding in found if finding is not None))
+    return Result(table, said)
+
+
+def _hedged(finding: Finding, unseen: SchedulerLosses) -> Finding:
+    if not unseen.doubtful:
+        return finding
+    return replace(finding, confidence="low", evidence=(*finding.evidence, unseen.words))
+
+
+def _notes(unseen: SchedulerLosses) -> tuple[str, ...]:
+    if unseen.withheld:
+        return (f"findings are withheld: {unseen.words}; the limit is {LIMIT * 100:.0f} %",)
+    return (unseen.words,) if unseen.doubtful else ()
 
 
 ANALYZER = Analyzer("waits", "Waits", (GRAPHS, SCHED), analyze)

@@ -102,7 +102,7 @@ class VerdictTable:
     coverage: tuple[Coverage, ...]
     fixed_ns: float | None  # what an operator costs here that does next to nothing; None: no such operator
     llc_bytes: int | None  # last-level cache of the recorded machine; None: not recorded
-    scheduler: bool  # waits off the processor were recorded
+    scheduler: bool  # waits off the processor were recorded, all but a few
     withheld: bool  # losses above the limit: every verdict is "unknown"
     built_for: tuple[str, ...]  # instruction sets that the engine's kernels use; none: it does not say
     left_unused: tuple[str, ...]  # those of the processor that multiply int8 better, best first

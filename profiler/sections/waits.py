@@ -73,3 +73,6 @@ class WaitTable:
     roots_ns: tuple[tuple[str, str, int], ...]  # phase, wait, ns of all of them
     major_faults: int
     coverage: tuple[Coverage, ...]
+    lost_share: float  # of the scheduler's events
+    withheld: bool  # so many that there are no findings
+    notes: tuple[str, ...]

@@ -518,3 +518,16 @@ def test_json(known: Report) -> None:
 def test_words_of_a_cause_tell_its_state(state: str) -> None:
     assert verdict_waits.state(verdict_waits._words(f"{state}\nhog")) == state
     assert verdict_waits.state("something else") == ""
+
+
+@pytest.mark.parametrize(("events", "told", "scheduler"), [(1, False, True), (100, True, True), (10_000, True, False)])
+def test_lost_events_of_the_scheduler(tmp_path: Path, events: int, told: bool, scheduler: bool) -> None:
+    """Above a tenth waits are not known, so no kernel is surely inefficient."""
+
+    def lossy(db: duckdb.DuckDBPyConnection) -> None:
+        _hog(db)
+        db.execute("INSERT INTO loss VALUES (0, 'unseen_return', ?)", [events])
+
+    found = table(made(tmp_path, Synthetic(layers=22, ceilings=CEILINGS), lossy))
+    assert found.scheduler == scheduler and not found.withheld
+    assert any("of the scheduler's events were lost" in note for note in found.notes) == told

@@ -1,10 +1,13 @@
 """Recordings with planted waits, a row each, and what the analyzer makes of them: 20 graphs of one token and 10 ms."""
 
+import io
 from pathlib import Path
 
 import pytest
 from flowprof.profiler.analyzers import verdict_waits, waits
+from flowprof.profiler.report import build_report, timeline
 from flowprof.profiler.store import Recording
+from flowprof.viewers import html, json, terminal
 
 MS = 1_000_000
 PID, MAIN, WORKER, HTTP, HOG = 10, 10, 11, 12, 99
@@ -25,6 +28,7 @@ def analysed(
     processors=2,
     others=(),
     prefill=0,
+    lost=(),
 ):
     """Two threads, two operators: 4 ms of work and 1 ms of barrier on the first thread, the reverse on the other."""
     path = str(tmp_path / "waits.duckdb")
@@ -65,6 +69,8 @@ def analysed(
                                    "module": ["/usr/lib/libgomp.so.1", "/opt/engine"]})  # fmt: skip
         for tid, pid, comm in others:
             recording.append("other_thread", {"tid": [tid], "pid": [pid], "comm": [comm]})
+        for place, events in lost:
+            recording.append("loss", {"window_id": [1], "place": [place], "events": [events]})
         for comm, pid, share in neighbours:
             recording.append("neighbour", {"pid": [pid], "comm": comm, "cpus": "0",
                                            "cpu_ns": int(share * GRAPHS * EVERY)})  # fmt: skip
@@ -303,3 +309,40 @@ def test_stops_between_graphs_are_said(tmp_path, start, dur, lost, claim):
         return
     ((id, cost),) = found(outcome)
     assert (id, cost) == ("waits.stopped", pytest.approx(lost / 20)) and claim in outcome.findings[0].claim
+
+
+@pytest.mark.parametrize(
+    ("lost", "confidence", "withheld"),
+    [
+        ((), "high", False),
+        ((("unseen_return", 1),), "high", False),  # 0.5 % of 201
+        ((("unseen_return", 3), ("passed_over", 2)), "low", False),  # 2.4 %
+        ((("ring", 500),), "high", False),  # no event of the scheduler
+        ((("unseen_return", 20), ("passed_over", 3)), None, True),
+    ],
+)
+def test_losses_of_the_scheduler(tmp_path, lost, confidence, withheld):
+    states = [(MAIN, 20 * graph + part, 0.5, "runnable", HOG) for graph in range(20) for part in range(10)]
+    outcome = analysed(tmp_path, states, lost=lost)
+    assert outcome.value.withheld == withheld and bool(outcome.value.notes) == (confidence != "high")
+    assert [one.confidence for one in outcome.findings] == [confidence] * (not withheld)
+    said = [line for one in outcome.findings for line in one.evidence if "scheduler's events were lost" in line]
+    assert said == (["2.4 % of the scheduler's events were lost: waits may be incomplete"] if said else [])
+    assert bool(said) == (confidence == "low")
+    if withheld:
+        share = "10.3 % of the scheduler's events were lost"
+        assert outcome.value.notes == (f"findings are withheld: {share}: waits may be incomplete; the limit is 10 %",)
+
+
+def test_viewers_say_that_waits_are_withheld(tmp_path):
+    analysed(tmp_path, every_graph(MAIN, 1, 3, "runnable", HOG), lost=[("unseen_return", 5)])
+    with Recording.open(str(tmp_path / "waits.duckdb")) as recording:
+        recording.shadow("graph_node", {"graph_id": [1, 1], "node_index": [0, 1], "leaf": [False] * 2, "layer": [0, 0],
+                                        "op": ["MUL_MAT"] * 2, "executes": [True] * 2})  # fmt: skip
+        report = build_report(recording)
+        page, shown = html.render(report, timeline(recording)), io.StringIO()
+    terminal.show(report, shown, 120)
+    assert not [one for one in report.findings if one.id.startswith("waits.")]
+    assert "findings are withheld: 20.0 % of the scheduler" in " ".join(shown.getvalue().split())
+    assert "Findings are withheld: 20.0 % of the scheduler" in page
+    assert json.document(report)["waits"]["withheld"] is True

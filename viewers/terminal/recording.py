@@ -10,6 +10,7 @@ from flowprof.profiler.sections.overhead import Overhead
 from flowprof.profiler.sections.requests import RequestTable
 from flowprof.profiler.sections.summary import Summary
 from flowprof.profiler.sections.thread_count import ThreadAdviceTable
+from flowprof.profiler.sections.waits import WaitTable
 from flowprof.viewers.quantity import clean, count, duration, percent, slowdown
 from flowprof.viewers.terminal.page import Page, inset
 from rich.console import Group, RenderableType
@@ -38,6 +39,9 @@ def draw(page: Page, report: Report) -> RenderableType:
     verdicts = next((outcome for outcome in report.sections if outcome.name == "verdicts"), None)
     if verdicts is not None and verdicts.status == "skipped" and report.get(OperatorTable) is not None:
         table.add_row("verdicts", page.plain(f"skipped: {clean(verdicts.reason)}"))
+    waits = report.get(WaitTable)
+    for note in waits.notes if waits else ():
+        table.add_row("waits", Text(page.plain(note), style="red" if waits and waits.withheld else ""))
     drift = report.get(Drift)
     if drift is not None and drift.step is not None:
         table.add_row("context", _drift(page, drift, drift.step))
