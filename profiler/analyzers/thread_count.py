@@ -9,12 +9,13 @@ Per phase and process (the bound is that of the phase, of all processes):
 * waiting at barriers for a quarter of the time or more: not more, the work is not divided well as it is.
 * else nothing can be said.
 
-Findings are upper bounds from ceilings, never measured gains: what settles it is a recording at the other number, and
-`settle` says so. Prefill and decode may disagree: llama.cpp has --threads for decode and --threads-batch for prefill.
+What rests on ceilings names them and their sources: upper bounds, never measured gains. What settles it, also where the
+advice is to keep the number, is a recording at another one, and `settle` says which. Prefill and decode may disagree:
+llama.cpp has --threads for decode and --threads-batch for prefill.
 
 * `thread_count.more`: the phase's ceiling is higher with more threads. Restart with that number, record, and compare.
-* `thread_count.fewer`: as much can be had with fewer threads, or there are more than processors. Restart with that
-  number, record, and compare.
+* `thread_count.fewer`: the phase's ceiling is higher with fewer threads, or there are more than processors. Restart
+  with that number, record, and compare. Where fewer threads only do as well, the table says so, and it is no finding.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from flowprof.profiler.analyzers import verdicts
 from flowprof.profiler.analyzers.absence import computing, in_process, of_processors, splits
 from flowprof.profiler.analyzers.contract import GRAPHS, OPERATORS, SCHED, THREADS, Analyzer, Result, recorded_ceilings
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.machine.ceilings import Ceilings, What
+from flowprof.profiler.machine.ceilings import Ceiling, Ceilings, What
+from flowprof.profiler.roofline.least_time import describe
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.thread_count import ThreadAdvice, ThreadAdviceTable
 from flowprof.profiler.sections.verdicts import Verdict
@@ -105,51 +107,86 @@ def advise(phase: str, split: Split, limit: Bound, ceilings: Ceilings, dtype: st
 
     `gain`: at most so many times as fast, by the ceilings; None: not known.
     """
+    view = _crowding(split) or _by_ceilings(split, limit, ceilings, dtype) or _by_split(split)
+    flag = FLAGS.get(phase, "--threads")
+    return ThreadAdvice(
+        phase=phase,
+        pid=pid,
+        threads=split.threads,
+        processors=split.processors,
+        work=split.work,
+        barrier=split.barrier,
+        runnable=split.runnable,
+        limit=limit,
+        direction=view.direction,
+        wanted=view.other if view.direction in ("more", "fewer") else None,
+        gain=view.gain,
+        reason=view.reason,
+        settle=view.first or (f"record again with {flag} {view.other} and compare tokens/s" if view.other else ""),
+        evidence=tuple(f"{describe(ceiling)}: {ceiling.source}" for ceiling in view.told),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one of the questions says."""
+
+    direction: str
+    reason: str
+    other: int = 0  # threads that would settle it; 0: there is no other number to try
+    first: str = ""  # what is to be done before another number is tried
+    gain: float | None = None
+    told: tuple[Ceiling, ...] = ()  # that were compared
+
+
+def _crowding(split: Split) -> _View | None:
     threads, processors = split.threads, split.processors
-
-    def said(direction: str, wanted: int | None, gain: float | None, reason: str) -> ThreadAdvice:
-        flag = FLAGS.get(phase, "--threads")
-        settle = f"record again with {flag} {wanted} and compare tokens/s" if wanted is not None else (
-            f"record again with {flag} {max(1, threads - 1)}, and compare tokens/s" if direction == "unknown" else ""
-        )  # fmt: skip
-        return ThreadAdvice(
-            phase, pid, threads, processors, split.work, split.barrier, split.runnable, limit, direction, wanted, gain,
-            reason, settle,
-        )  # fmt: skip
-
     if processors and threads > processors:
-        return said("fewer", processors, None, f"{threads} threads share {of_processors(processors)}")
+        return _View("fewer", f"{threads} threads share {of_processors(processors)}", processors)
     if split.runnable >= CROWDED:
-        return said(
-            "keep", None, None,
+        return _View(
+            "keep",
             f"the threads lack a processor for {split.runnable * 100:.0f} % of their time: first see who takes it",
-        )  # fmt: skip
-    ceiling = _ceiling_of(limit, dtype)
-    if ceiling is not None:
-        what, kind, name = ceiling
-        now = ceilings.get(what, threads, kind)
-        others = {
-            item.threads: item.value for item in ceilings.items
-            if (item.what, item.dtype) == (what, kind) and 0 < item.threads <= (processors or item.threads)
-        }  # fmt: skip
-        if now is None or threads not in others:
-            return said("unknown", None, None, f"no {name} ceiling was measured with {threads} threads")
-        best = max(others, key=lambda count: (others[count] >= WORTH * now.value, others[count], -count))
-        if others[best] >= WORTH * now.value:
-            gain = others[best] / now.value
-            direction = "more" if best > threads else "fewer"
-            return said(
-                direction, best, gain, f"{name} is {gain:.2f} times as high with {best} threads as with {threads}"
-            )
-        enough = min(count for count, value in others.items() if value * WORTH >= now.value)
-        if enough < threads:
-            return said("keep", None, None, f"{enough} threads reach the same {name}: fewer would do, more do not help")
-        return said("keep", None, None, f"{name} is not higher with any other number of threads up to {max(others)}")
-    if split.barrier >= UNEVEN:
-        return said(
-            "keep", None, None, f"threads wait for each other {split.barrier * 100:.0f} % of the time: more wait more"
+            first="record again without whoever takes the processors (see the waits)",
         )
-    return said("unknown", None, None, "neither memory nor compute is known to limit this phase")
+    return None
+
+
+def _by_ceilings(split: Split, limit: Bound, ceilings: Ceilings, dtype: str) -> _View | None:
+    ceiling, threads = _ceiling_of(limit, dtype), split.threads
+    if ceiling is None:
+        return None
+    what, kind, name = ceiling
+    measured = {
+        item.threads: item for item in ceilings.items
+        if (item.what, item.dtype) == (what, kind) and 0 < item.threads <= (split.processors or item.threads)
+    }  # fmt: skip
+    now = measured.get(threads)
+    if now is None:
+        return _View(
+            "unknown",
+            f"no {name} ceiling was measured with {threads} threads",
+            first=f"measure it (flowprof calibrate --threads {threads}) and record again",
+        )
+    best = max(measured.values(), key=lambda item: (item.value >= WORTH * now.value, item.value, -item.threads))
+    if best.value >= WORTH * now.value:
+        gain, direction = best.value / now.value, "more" if best.threads > threads else "fewer"
+        reason = f"{name} is {gain:.2f} times as high with {best.threads} threads as with {threads}"
+        return _View(direction, reason, best.threads, gain=gain, told=(now, best))
+    enough = min(count for count, item in measured.items() if item.value * WORTH >= now.value)
+    if enough < threads:
+        reason = f"{enough} threads reach the same {name}: fewer would do, more do not help"
+        return _View("keep", reason, enough, told=(now, measured[enough]))
+    other = min((count for count in measured if count > threads), default=threads - 1)
+    reason = f"{name} is not higher with any other number of threads up to {max(measured)}"
+    return _View("keep", reason, other, told=(now, *(item for count, item in measured.items() if count == other)))
+
+
+def _by_split(split: Split) -> _View:
+    if split.barrier >= UNEVEN:
+        reason = f"threads wait for each other {split.barrier * 100:.0f} % of the time: more wait more"
+        return _View("keep", reason, split.threads - 1)
+    return _View("unknown", "neither memory nor compute is known to limit this phase", max(1, split.threads - 1))
 
 
 def _ceiling_of(limit: Bound, dtype: str) -> tuple[What, str, str] | None:
@@ -178,6 +215,7 @@ def _finding(one: ThreadAdvice, ns_per_token: float, where: str) -> list[Finding
                 one.reason,
                 f"of their time the threads work {one.work * 100:.0f} %, wait at barriers "
                 f"{one.barrier * 100:.0f} %, lack a processor {one.runnable * 100:.0f} %",
+                *one.evidence,
                 "an upper bound from ceilings, not a measured gain",
             ),
             advice=f"Try it: {one.settle}.",

@@ -24,6 +24,7 @@ class ThreadAdvice:
     gain: float | None  # at most so many times as fast, by the ceilings
     reason: str
     settle: str  # what would decide it; "" nothing to decide
+    evidence: tuple[str, ...]  # the ceilings that were compared, with their sources
 
 
 @dataclass(frozen=True, slots=True)

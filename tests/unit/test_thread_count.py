@@ -1,7 +1,7 @@
 """Splits, bounds and ceilings → more threads, fewer, or neither: a row each."""
 
 import pytest
-from flowprof.profiler.analyzers.thread_count import Split, advise
+from flowprof.profiler.analyzers.thread_count import Split, _finding, advise
 from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
 
 
@@ -40,7 +40,7 @@ def test_advice(threads, processors, limit, runnable, barrier, figures, directio
     split = Split(threads, processors, 1 - runnable - barrier, barrier, runnable)
     one = advise("decode", split, limit, known, "int8")
     assert (one.direction, one.wanted) == (direction, wanted), one.reason
-    assert one.reason
+    assert one.reason and one.settle
     if wanted:
         assert f"--threads {wanted}" in one.settle
 
@@ -56,6 +56,42 @@ def test_the_gain_is_the_ceilings_ratio():
 def test_eight_threads_where_two_suffice():
     one = advise("decode", Split(8, 8, 0.9, 0.1, 0.0), "memory-dram", ceilings(dram_read=SATURATED))
     assert "2 threads reach the same memory bandwidth" in one.reason
+    assert (one.direction, one.settle) == ("keep", "record again with --threads 2 and compare tokens/s")
+    assert one.evidence == ("45 GB/s DRAM (8 threads): test", "44 GB/s DRAM (2 threads): test")
+
+
+@pytest.mark.parametrize(
+    ("threads", "limit", "split", "settle"),
+    [
+        (2, "memory-dram", {}, "record again with --threads 4 and compare tokens/s"),  # the next that was measured
+        (8, "compute", {}, "record again with --threads 7 and compare tokens/s"),  # none above
+        (2, "unknown", {"barrier": 0.4}, "record again with --threads 1 and compare tokens/s"),
+        (2, "unknown", {"runnable": 0.4}, "record again without whoever takes the processors (see the waits)"),
+        (3, "memory-dram", {}, "measure it (flowprof calibrate --threads 3) and record again"),
+    ],
+)
+def test_what_settles_that_the_number_is_kept(threads, limit, split, settle):
+    """Ceilings alone do not."""
+    shares = {"work": 0.6, "barrier": 0.0, "runnable": 0.0} | split
+    one = advise("decode", Split(threads, 8, **shares), limit, ceilings(dram_read=SATURATED, gemm=GROWING), "int8")
+    assert (one.direction, one.settle) == ("unknown" if threads == 3 else "keep", settle)
+    assert bool(one.evidence) == (limit != "unknown" and threads != 3)
+
+
+def test_one_thread_on_one_processor_has_nothing_to_settle():
+    one = advise("decode", Split(1, 1, 1.0, 0.0, 0.0), "memory-dram", ceilings(dram_read=SATURATED))
+    assert (one.direction, one.settle, one.evidence) == ("keep", "", ("30 GB/s DRAM (1 thread): test",))
+
+
+def test_a_finding_names_the_ceilings_and_their_source():
+    one = advise("decode", Split(1, 8, 1.0, 0.0, 0.0), "memory-dram", ceilings(dram_read=SATURATED))
+    (finding,) = _finding(one, 50e6, "")
+    assert {"30 GB/s DRAM (1 thread): test", "45 GB/s DRAM (4 threads): test"} <= set(finding.evidence)
+
+
+def test_as_fast_with_fewer_is_no_finding():
+    one = advise("decode", Split(8, 8, 0.9, 0.1, 0.0), "memory-dram", ceilings(dram_read=SATURATED))
+    assert _finding(one, 50e6, "") == []
 
 
 def test_the_ceiling_is_of_the_type_that_is_computed_with():
