@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from flowprof.profiler import timeline as timeline_module
@@ -342,3 +343,15 @@ def test_counters_in_every_viewer(seen: tuple[str, Report, Timeline]) -> None:
     if rows:
         assert rows[0]["ipc"] == pytest.approx(4 / 3) and rows[0]["stalled_share"] is None
         assert "1.33" in pages[0]
+
+
+def test_html_of_graphs_without_layers(tmp_path: Path) -> None:
+    """Tables that have no chart to go with."""
+    path = str(tmp_path / "x.duckdb")
+    write(path, Synthetic(layers=1))
+    with duckdb.connect(path) as db:
+        db.execute("UPDATE graph_node SET layer = NULL")
+    with Recording.open(path) as recording:
+        report, drawn = build_report(recording), timeline(recording)
+    assert "layers" not in charts(report, drawn)
+    assert 'data-chart="layers"' not in html.render(report, drawn)
