@@ -87,10 +87,11 @@ def _excess(rows: dict[str, Integers], groups: int) -> list[int]:
 
 def _slowest(late: dict[OperatorThread, int], imbalance_ns: int) -> OperatorThread | None:
     """Of the pool that it holds up most."""
-    lead = {}
+    pools: dict[int, list[int]] = {}
     for one, ns in late.items():
-        pool = [other_ns for other, other_ns in late.items() if other.driver_tid == one.driver_tid]
-        lead[one] = ns - sum(pool) / len(pool)
+        pools.setdefault(one.driver_tid, []).append(ns)
+    mean = {driver: sum(times) / len(times) for driver, times in pools.items()}
+    lead = {one: ns - mean[one.driver_tid] for one, ns in late.items()}
     first = max(lead, key=lambda one: lead[one])
     return first if imbalance_ns and lead[first] >= ALONE * imbalance_ns else None
 

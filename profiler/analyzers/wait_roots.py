@@ -21,7 +21,7 @@ NAMES_SQL = """
 SELECT by_tid, any_value(by_comm) FROM absence WHERE by_comm IS NOT NULL GROUP BY by_tid
 UNION ALL SELECT tid, any_value(comm) FROM thread WHERE comm <> '' GROUP BY tid
 """
-POOL_SQL = "SELECT tid, min(ith) FROM thread WHERE ith IS NOT NULL GROUP BY tid"
+POOL_SQL = "SELECT pid, tid, min(ith) FROM thread WHERE ith IS NOT NULL GROUP BY pid, tid"
 
 
 @once
@@ -38,24 +38,27 @@ def wait_roots(recording: Recording) -> tuple[tuple[WaitRoot, ...], tuple[tuple[
     kinds = [f"{phase}\n{wait}" for phase, wait in zip(rows["phase"], rows["wait"], strict=True)]
     labels, label = np.unique(kinds, return_inverse=True)
     causes, cause = np.unique(found.cause, return_inverse=True)
-    ith = np.asarray(rows["ith"], np.int64)
-    columns = np.stack([label[found.wait], ith[found.wait], waits.by_tid[found.wait], cause, found.by_tid], axis=1)
+    pids, ith = np.asarray(rows["pid"], np.int64), np.asarray(rows["ith"], np.int64)
+    columns = np.stack(
+        [label[found.wait], pids[found.wait], ith[found.wait], waits.by_tid[found.wait], cause, found.by_tid], axis=1
+    )
     groups, where = np.unique(columns, axis=0, return_inverse=True)
     ns = np.zeros(len(groups), np.int64)
     np.add.at(ns, where.ravel(), found.ns)
-    names, pool = dict(recording.rows(NAMES_SQL)), dict(recording.rows(POOL_SQL))
+    names = dict(recording.rows(NAMES_SQL))
+    pool = {(pid, tid): place for pid, tid, place in recording.rows(POOL_SQL)}
     names[_recorder(recording)] = "flowprof"
     roots = []
-    for (kind, waited, direct, why, by), total in zip(groups.tolist(), ns.tolist(), strict=True):
+    for (kind, pid, waited, direct, why, by), total in zip(groups.tolist(), ns.tolist(), strict=True):
         phase, wait = str(labels[kind]).split("\n")
         roots.append(
             WaitRoot(
-                phase=phase, wait=wait, ith=waited, direct_tid=direct, direct_comm=names.get(direct, ""),
-                direct_ith=pool.get(direct), cause=str(causes[why]), by_tid=by, by_comm=names.get(by, ""),
-                by_ith=pool.get(by), total_ns=total,
+                phase=phase, wait=wait, pid=pid, ith=waited, direct_tid=direct, direct_comm=names.get(direct, ""),
+                direct_ith=pool.get((pid, direct)), cause=str(causes[why]), by_tid=by, by_comm=names.get(by, ""),
+                by_ith=pool.get((pid, by)), total_ns=total,
             )
         )  # fmt: skip
-    roots.sort(key=lambda root: (-root.total_ns, root.ith, root.by_tid))
+    roots.sort(key=lambda root: (-root.total_ns, root.pid, root.ith, root.by_tid))
     sums = np.zeros(len(labels), np.int64)
     np.add.at(sums, label, waits.end_ns - waits.start_ns)
     totals = []

@@ -53,11 +53,12 @@ class WaitRoot:
     """What pool threads waited for in the end: waits are passed on to what their waker waited for meanwhile."""
 
     phase: str
+    pid: int  # of the thread that waited
     wait: str  # sleeping: over the whole recording; barrier: in thread windows, spinning or asleep
     ith: int  # the thread that waited
     direct_tid: int  # who woke it, or came to the barrier last; 0: an interrupt
     direct_comm: str
-    direct_ith: int | None  # when that is a thread of the pool
+    direct_ith: int | None  # when that is a thread of the process's pool
     cause: str  # work, runnable, fault, disk, stopped, interrupt, outside (the target), unknown
     by_tid: int  # who worked, had the processor, or is outside of the target
     by_comm: str

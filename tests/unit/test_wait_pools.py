@@ -152,6 +152,16 @@ def test_another_recorded_process_is_no_sibling(tmp_path):
     assert (cause.by_tid, cause.by_ith, cause.by_own_process) == (A.pid, None, False)
 
 
+def test_waits_end_with_threads_of_their_own_process(tmp_path):
+    """Both workers wait for the thread that drives their graphs, at the same places of the pools."""
+    pools = [Pool(10, 10, 11, (4.0, 1.0)), Pool(20, 20, 21, (4.0, 2.0))]
+    with Recording.open(str(write(tmp_path / "x.duckdb", *pools))) as recording:
+        table = waits.ANALYZER.run(recording).value
+    assert {(root.pid, root.ith, root.by_tid, root.by_ith, root.total_ns // MS) for root in table.roots} == {
+        (10, 1, 10, 0, 2 * GRAPHS * 3), (20, 1, 20, 0, 2 * GRAPHS * 2)
+    }  # fmt: skip
+
+
 def test_absences_of_one_pool_are_no_losses_of_the_other(tmp_path):
     """Two pools of one process run at the same time; only one has its worker kept off."""
     path = write(tmp_path / "x.duckdb", A, DRAFT, states=every_graph(A, A.worker, 1, 3))
