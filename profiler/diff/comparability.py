@@ -2,11 +2,12 @@
 
 Every fact of the set-up, the command line, the work and the measurement is the same on both sides, different, or
 unknown. What differs has a weight, from 0 (it tells nothing about speed) to 1 (it forbids a comparison). The score is
-1 less the weights of what differs, and not below 0. It is no probability: weights are set by hand, and two of them may
-be of one change (an option, and what it did).
+the product of what each weight leaves of 1: 0 where something forbids it, and only there. It is no probability: weights
+are set by hand, and two of them may be of one change (an option, and what it did).
 
-* **not comparable**: something forbids it: another model, engine or instruction set, no phase on both sides, one
-  recording twice, or more than 1 % lost.
+* **not comparable**: something forbids it: another model, engine, instruction set, model of processor or GPU (a slower
+  machine is no regression), no phase on both sides, programs with few operators in common, one recording twice, or more
+  than 1 % lost. Verdict, `--json` and `--gate` say the same.
 * **comparable per token**: tokens, batches, contexts or phases differ, so that only times per token may be held against
   each other, and not all of those are of equal work.
 * **comparable**: the same work. Times are per token all the same.
@@ -16,6 +17,7 @@ Unknown facts forbid nothing; they are listed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from flowprof.profiler.diff import known, options, same_measurement, same_work, set_up
@@ -23,6 +25,7 @@ from flowprof.profiler.diff.result import Comparability, Comparable, Difference
 from flowprof.profiler.diff.side import Pair
 from flowprof.profiler.diff.steps import Steps
 
+LEAST = 0.01  # of what is comparable at all
 _ORDER = {"different": 0, "unknown": 1, "same": 2}
 
 
@@ -36,10 +39,14 @@ def comparability(pair: Pair, a_steps: Sequence[Sequence[Steps]], b_steps: Seque
         *options.differences(sides),
         *work,
     ]
-    weight = sum(one.weight for one in found if one.sameness == "different")
     ordered = sorted(found, key=lambda one: (_ORDER[one.sameness], -one.weight))
     verdict = _verdict(ordered, work)
-    return Comparability(verdict, max(0.0, 1.0 - weight), tuple(ordered), same_work.normalisation(a_steps, b_steps))
+    return Comparability(verdict, _score(found), tuple(ordered), same_work.normalisation(a_steps, b_steps))
+
+
+def _score(found: Sequence[Difference]) -> float:
+    left = math.prod(1.0 - one.weight for one in found if one.sameness == "different")
+    return max(left, LEAST) if left > 0 else 0.0
 
 
 def _verdict(found: Sequence[Difference], work: Sequence[Difference]) -> Comparable:

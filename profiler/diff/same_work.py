@@ -1,8 +1,8 @@
 """Whether both sides did the same work: which phases, how many tokens, in which batches, at which context.
 
-All of it comes from the steps; what requests waited for (REQUESTS) is of the same work. What differs here does not
-forbid a comparison: times are divided by the tokens of their phase, and `normalisation` says so, and what that does not
-make equal.
+All of it comes from the steps; what requests waited for (REQUESTS) is of the same work. Most of what differs here
+does not forbid a comparison: times are divided by the tokens of their phase, and `normalisation` says so, and what that
+does not make equal.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _common(a: Recordings, b: Recordings, phases: set[str]) -> Difference:
     if not of_a or not of_b:
         return known.unknown(COMMON, ("", ""))
     why = "the sides have few operators in common: a step of one is other work than a step of the other"
-    return known.difference(COMMON, min(shares) < LEAST_COMMON, told, 0.5, why)
+    return known.difference(COMMON, min(shares) < LEAST_COMMON, told, known.FORBIDS, why)
 
 
 def _times(side: Recordings, phases: set[str]) -> dict[tuple[str, str, str], float]:

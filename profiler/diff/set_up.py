@@ -112,12 +112,12 @@ FACTS = (
     Fact("built for", 0.3, "its kernels use other instructions", _single(INSTRUCTIONS_SQL), optional=True),
     Fact("threads", 0.3, "the work is shared by another number of threads", threads),
     Fact("host", 0.05, "the recordings are of two hosts", _meta("host")),
-    Fact(PROCESSOR, 0.7, "another processor runs the same code at another speed", _meta("cpu_model")),
+    Fact(PROCESSOR, known.FORBIDS, "two models of processor: a slower machine is no regression", _meta("cpu_model")),
     Fact("architecture", 1.0, "another instruction set is another program", _meta("arch")),
     Fact("processors", 0.3, "the machine has another number of processors", _meta("cpus")),
     Fact("last-level cache", 0.2, "more or less of the model fits it", _size("llc_bytes", 1 << 20, "MiB")),
     Fact("kernel", 0.1, "scheduling, huge pages and mitigations may differ", _meta("kernel")),
-    Fact("GPU", 0.7, "another GPU runs the same kernels at another speed", _meta("gpu_model"), optional=True),
+    Fact("GPU", known.FORBIDS, "two models of GPU: a slower one is no regression", _meta("gpu_model"), optional=True),
     *(
         Fact(name.replace("_", " "), 0.2, "the machine is set up another way", _meta(name), optional=True)
         for name in SETTINGS

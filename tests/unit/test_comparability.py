@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +93,7 @@ CHANGES = {
     "threads": ("DELETE FROM thread WHERE ith = 1;", "threads", "2", "1", "comparable"),
     "processors allowed": ("UPDATE process SET cpus_allowed = 1;", "processors allowed", "2", "1", "comparable"),
     "host": (meta("host", "another"), "host", "testhost", "another", "comparable"),
-    "processor": (meta("cpu_model", "Other CPU"), "processor", "Synthetic CPU", "Other CPU", "comparable"),
+    "processor": (meta("cpu_model", "Other CPU"), "processor", "Synthetic CPU", "Other CPU", "not comparable"),
     "architecture": (meta("arch", "aarch64"), "architecture", "x86_64", "aarch64", "not comparable"),
     "processors": (meta("cpus", "64"), "processors", "2", "64", "comparable"),
     "cache": (meta("llc_bytes", str(16 << 20)), "last-level cache", "32 MiB", "16 MiB", "comparable"),
@@ -137,10 +138,22 @@ def test_a_change_is_told_with_both_sides_and_its_consequence(
         assert (one.sameness, one.weight, found.score) == ("unknown", 0.0, 1.0)
     else:
         assert one.sameness == "different" and 0 < one.weight <= 1
-        assert found.score == pytest.approx(
-            max(0.0, 1 - sum(each.weight for each in found.differences if each.sameness == "different"))
-        )
-        assert found.score < 1 and (found.score == 0) >= (verdict == "not comparable")
+        left = math.prod(1 - each.weight for each in found.differences if each.sameness == "different")
+        assert found.score == pytest.approx(left) and found.score < 1
+        assert (found.score == 0) == (verdict == "not comparable")
+
+
+def test_a_score_of_zero_is_for_what_cannot_be_compared(compare: Compare, base: Path, tmp_path: Path) -> None:
+    """However much differs."""
+    sql = "UPDATE model SET weight_types = 'q4_K'; UPDATE module SET build_id = 'cd', instructions = 'avx2';"
+    sql += (
+        "DELETE FROM thread WHERE ith = 1; UPDATE ceiling SET value = value / 2; UPDATE process SET cpus_allowed = 1;"
+    )
+    sql += "UPDATE graph SET tokens = 4 WHERE phase = 'decode';" + FLASH
+    sql += "".join(meta(key, "9") for key in ("cpus", "kernel", "host", "llc_bytes", "full", "flowprof_version"))
+    found = compare([base], change(base, tmp_path / "b.duckdb", sql))
+    assert sum(one.weight for one in found.differences if one.sameness == "different") > 2
+    assert found.verdict == "comparable per token" and 0 < found.score < 0.1
 
 
 def test_sides_can_be_swapped(compare: Compare, base: Path, tmp_path: Path) -> None:

@@ -235,6 +235,9 @@ def test_odd_recordings(run: Run, recorded: dict[str, Path], tmp_path: Path, sql
         found, out, err = run(recorded["normal"], odd, "--gate", "5%", *shape)
         assert (found, err) == (code, ""), out
         assert words in " ".join(out.split()), out
+    told = json.loads(out)
+    assert told["comparable"] == (code != 4) == (told["comparability"]["score"] > 0)
+    assert (told["verdict"] == "not comparable") == (code == 4)
 
 
 def test_an_empty_recording(run: Run, recorded: dict[str, Path], tmp_path: Path) -> None:
