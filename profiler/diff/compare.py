@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from flowprof.profiler.diff import (
+    beside_phases,
     gaps,
     ranking,
     request_waits,
@@ -21,7 +21,7 @@ from flowprof.profiler.diff.changepoint import STEPS_FOR_CHANGE, change_point
 from flowprof.profiler.diff.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.phases import Recordings, phase_shifts, tail_growth
-from flowprof.profiler.diff.result import Cause, Comparability, Diff, PhaseShift, SideFacts, Verdict
+from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
 from flowprof.profiler.diff.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
 from flowprof.profiler.diff.steps import REQUESTS, Steps
@@ -49,7 +49,7 @@ def compare(pair: Pair) -> Diff:
         variables=variables.shifts(pair, found, waiting),
     )
     causes = ranking.ranked(compared)
-    verdict, headline = _with_clients(*judged(comparable, phases), causes)
+    verdict, headline = beside_phases.judged(judged(comparable, phases), phases, waiting, causes)
     return Diff(
         verdict=verdict,
         headline=headline,
@@ -136,14 +136,6 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
         f"{first.phase} did not change beyond the noise: {first.a_ns_per_token / 1e6:.3g} → "
         f"{first.b_ns_per_token / 1e6:.3g} ms per {first.per} (noise {(first.noise_ns_per_token or 0) / 1e6:.2g} ms)"
     )
-
-
-def _with_clients(verdict: Verdict, headline: str, causes: Sequence[Cause]) -> tuple[Verdict, str]:
-    """Requests that wait for the prompts of others are no sign of "the same", though no phase shows it."""
-    told = next((cause.claim for cause in causes if cause.kind == "client"), "")
-    if verdict != "same" or not told:
-        return verdict, headline
-    return "not enough data", f"{headline}; but this differs, and no phase tells by how much all wait: {told}"
 
 
 def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.result import VariableShift
 from flowprof.profiler.diff.side import Pair, Side
 from flowprof.profiler.diff.variables import shifts
@@ -71,6 +72,7 @@ def sides(recording: Path, running: list[int]) -> Iterator[list[Recording]]:
         for pid, path in zip(running, paths, strict=True):
             with Recording.create(str(path)) as part:
                 part.set_meta("started_ns", whole.meta()["started_ns"])
+                part.set_meta("boot_id", str(pid))  # one run each
                 for table in ("process", "thread", "variable_sample"):
                     part.append(table, whole.columns(f"SELECT * FROM {table} WHERE pid = $pid", {"pid": pid}))
                 part.append("variable", whole.columns("SELECT * FROM variable"))
@@ -131,6 +133,23 @@ def test_the_critical_variable_comes_first(sides: list[Recording]) -> None:
         assert {one.name for one in others} <= followers | {"table.filled", "look_up(t->filled)"}
         assert not [one for one in others if one.name == "newest->cleaned" and one.view == "value"], "a counter"
         assert "look_up(t->used)" in {one.name for one in others}
+
+
+def test_the_diff_names_it_and_its_line(sides: list[Recording]) -> None:
+    """Of programs without steps: the variable is the first cause, with the line that declares it."""
+    *normal, buggy = sides
+    found = compare(Pair(Side("normal", tuple(normal)), Side("buggy", (buggy,))))
+    first = found.causes[0]
+    lines = Path(__file__).with_name("variable_program.c").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if "limit = 64;" in text)
+    assert first.kind == "variable", found.causes
+    assert first.claim.startswith("limit ") and f"variable_program.c:{line})" in first.claim
+    assert first.claim.endswith("is 4096 instead of 64") and "now 4096" in first.evidence[0]
+    assert found.variables[0].name == "limit" and compare(Pair(*_two(normal))).causes == ()
+
+
+def _two(normal: list[Recording]) -> tuple[Side, Side]:
+    return Side("normal", tuple(normal[1:])), Side("buggy", (normal[0],))
 
 
 def test_normal_pairs_are_silent(sides: list[Recording]) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from flowprof.profiler.diff import compare as comparing
-from flowprof.profiler.diff import steps_requests
+from flowprof.profiler.diff import beside_phases, steps_requests
 from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.gate import judge
 from flowprof.profiler.diff.result import Cause, Diff
@@ -152,12 +151,12 @@ def test_few_requests_are_no_phase(tmp_path: Path) -> None:
 def test_a_claim_about_clients_without_a_phase(tmp_path: Path) -> None:
     """Then it is not the same, and a gate does not pass."""
     cause = Cause("Prompts of another client share the batches", "client", 0.5, "high", (), "")
-    assert comparing._with_clients("same", "decode did not change", [cause]) == (
+    assert beside_phases.judged(("same", "decode did not change"), (), (), [cause]) == (
         "not enough data",
         "decode did not change; but this differs, and no phase tells by how much all wait: Prompts of another client "
         "share the batches",
     )
-    assert comparing._with_clients("slower", "x", [cause]) == ("slower", "x")
+    assert beside_phases.judged(("slower", "x"), (), (), [cause]) == ("slower", "x")
     found = diffed(chats(tmp_path / "a"), chats(tmp_path / "b", seed=1))
     assert judge(found, 0.05).exit_code == 0
     assert judge(replace(found, verdict="not enough data", headline="who knows"), 0.05).sentence == "who knows"

@@ -7,6 +7,8 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+from flowprof.profiler.diff.compare import compare
+from flowprof.profiler.diff.gate import judge
 from flowprof.profiler.diff.resources import shifts
 from flowprof.profiler.diff.result import ResourceShift
 from flowprof.profiler.diff.side import open_pair
@@ -90,3 +92,19 @@ def test_too_many_losses(tmp_path: Path) -> None:
         db.execute("INSERT INTO loss (window_id, place, events) VALUES (1, 'ring', 1000000)")
     (one,) = found(a, str(b))
     assert not one.significant and (one.b_waiting_ns or 0) > (one.a_waiting_ns or 0)
+
+
+def test_without_steps_a_resource_makes_the_verdict(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", 2, 0), write(tmp_path / "b", 6, 0, 1)
+    for name in (a, b):
+        with duckdb.connect(name) as db:
+            db.execute("INSERT INTO meta VALUES ('boot_id', ?)", [name])
+    for normal, buggy, verdict, words in ((a, b, "slower", "longer: 200 ms → 5"), (b, a, "faster", "less: 5")):
+        with open_pair([normal], buggy) as pair:
+            diff = compare(pair)
+        assert diff.verdict == verdict and f"table is waited for {words}" in diff.headline
+        assert ("behind slow (11)" in diff.headline) == (verdict == "slower")
+        assert diff.causes[0].kind == "resource" and judge(diff, 0.05).exit_code == 5
+    again = write(tmp_path / "c", 2, 0, 2)
+    with open_pair([a], again) as pair:
+        assert compare(pair).verdict in ("not enough data", "not comparable")
