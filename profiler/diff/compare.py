@@ -61,7 +61,7 @@ def compare(pair: Pair) -> Diff:
         resources=compared.resources,
         variables=compared.variables,
         causes=causes,
-        notes=(*_repeats(pair, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases)),
+        notes=(*_repeats(pair, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases), *variables.notes(pair)),
         threads=threads.shifts(pair),
     )
 

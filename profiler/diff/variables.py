@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from flowprof.profiler.diff import statistics
@@ -54,6 +55,7 @@ MIN_DURATION = 2.0  # samples, on either side: what changes as fast as it is rea
 NOISE = 1.5  # as far again as the normal runs are apart by half: a walk that happens to end elsewhere is not told
 RATE = 2.0
 MAX_VARIABLES = 2_000
+SHOWN = 5  # names in a note
 MAX_SAMPLES = 1_000_000  # of one variable in one recording, the first
 _BELOW, _ABOVE = 0.05, 0.05  # of the normal range, beyond which a value is outside
 _LOW, _HIGH, _WORD = 1 << 32, 1 << 47, 8
@@ -61,6 +63,12 @@ _VARIABLES_SQL = """
 SELECT v.variable_id, coalesce(r.manifest, ''), coalesce(r.name, ''), coalesce(v.function, ''), coalesce(v.name, ''),
        coalesce(v.expression, ''), coalesce(v.type, ''), coalesce(v.source, '')
 FROM variable v LEFT JOIN resource r USING (resource_id) ORDER BY v.variable_id LIMIT $limit
+"""
+_COUNT_SQL = "SELECT count(*) FROM variable"
+_NAMES_SQL = """
+SELECT coalesce(nullif(v.name, ''), expression, '?') || coalesce(' in ' || nullif(function, ''), ' of ' || r.name, '')
+FROM (FROM variable ORDER BY variable_id LIMIT $limit) v LEFT JOIN resource r USING (resource_id)
+WHERE variable_id IN (SELECT variable_id FROM variable_sample WHERE value IS NOT NULL)
 """
 _THREADS_SQL = "SELECT tid FROM thread WHERE tid > 0 UNION SELECT pid FROM process WHERE pid > 0"
 
@@ -103,6 +111,25 @@ def shifts(pair: Pair, rows: Sequence[Row], waiting: Sequence[ResourceShift]) ->
         return ()
     found = [_shift(one, level, a[key], b[key], _cost(key, rows, waiting)) for key, (one, level) in best.items()]
     return tuple(sorted(found, key=_rank))
+
+
+def notes(pair: Pair) -> tuple[str, ...]:
+    """What was sampled and is not compared: on one side only, or beyond the first MAX_VARIABLES of a recording."""
+    names, found = [], []
+    for side in (pair.a, pair.b):
+        mine: set[str] = set()
+        for recording in side.recordings:
+            count = int(recording.rows(_COUNT_SQL)[0][0])
+            if count > MAX_VARIABLES:
+                file = Path(recording.path).name
+                found.append(f"of the {count} variables in {file} the first {MAX_VARIABLES} are compared")
+            mine |= {str(name) for (name,) in recording.rows(_NAMES_SQL, {"limit": MAX_VARIABLES})}
+        names.append(mine)
+    for name, only in (("normal", names[0] - names[1]), ("other", names[1] - names[0])):
+        if only:
+            shown = ", ".join(sorted(only)[:SHOWN]) + (f" and {len(only) - SHOWN} more" if len(only) > SHOWN else "")
+            found.append(f"only the {name} side sampled {shown}: not compared")
+    return tuple(found)
 
 
 def differing(a: Mapping[Key, Sampled], b: Mapping[Key, Sampled]) -> dict[Key, tuple[Different, float]]:

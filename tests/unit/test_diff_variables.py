@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flowprof.profiler.diff import distributions, resources
+from flowprof.profiler.diff import distributions, resources, variables
 from flowprof.profiler.diff.distributions import Series
 from flowprof.profiler.diff.result import Row, VariableShift
 from flowprof.profiler.diff.variables import Sampled, differing, shifts
@@ -47,6 +47,22 @@ def test_another_value(tmp_path: Path) -> None:
     assert shift.since_ns == 101 * 20_000_000 and shift.q < 0.05
     assert dict(shift.b_values) == {64: 0.25, 4096: 0.75}
     assert shift.distance == pytest.approx(np.sqrt(1 - np.sqrt(0.25)))
+
+
+def test_what_is_not_compared_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = Samples(noisy(1))
+    with pair(tmp_path, {"limit": same, "used": same}, {"limit": same, "size": same}) as both:
+        assert variables.notes(both) == (
+            "only the normal side sampled used: not compared", "only the other side sampled size: not compared",
+        )  # fmt: skip
+        monkeypatch.setattr(variables, "MAX_VARIABLES", 1)
+        assert len(variables.notes(both)) == 2 and "of the 2 variables in " in variables.notes(both)[0]
+    with pair(tmp_path, {"limit": same}, {"limit": same}) as both:
+        assert variables.notes(both) == ()
+    many = {f"v{number}": same for number in range(8)}
+    with pair(tmp_path, many, {"v0": same}) as both:
+        monkeypatch.undo()
+        assert variables.notes(both) == ("only the normal side sampled v1, v2, v3, v4, v5 and 2 more: not compared",)
 
 
 def test_within_the_normal_range_there_is_no_moment(tmp_path: Path) -> None:
