@@ -38,6 +38,7 @@ _OWN_SQL = """
 SELECT table_name FROM duckdb_tables() WHERE database_name = 'memory'
 UNION ALL SELECT view_name FROM duckdb_views() WHERE database_name = 'memory' AND NOT internal
 """
+COUNTED = ("counter", "op_counter", "neighbour")  # over the whole recording: nothing says when
 _DIVISIBLE = {  # tables with times: which of their rows belong to a stretch (`Recording.restrict`)
     "graph_exec": _BEGAN,
     "op_exec": _BEGAN,
@@ -55,9 +56,7 @@ _DIVISIBLE = {  # tables with times: which of their rows belong to a stretch (`R
     "request": "coalesce(posted_ns, 0) < {ended} AND coalesce(end_ns, {ended}) >= {begun}",
     "loss": "coalesce(window_id, -1) NOT IN (SELECT window_id FROM rec.main.probe_window "
     "WHERE start_ns < {begun} OR start_ns >= {ended})",
-    "counter": "false",
-    "op_counter": "false",
-    "neighbour": "false",
+    **dict.fromkeys(COUNTED, "false"),
 }
 _FILE_HEAD = 3 * 4096  # DuckDB's three header blocks; then come blocks of one size
 

@@ -48,5 +48,6 @@ def document(diff: Diff, gate: Gate | None = None) -> dict[str, Any]:
         "a": asdict(diff.a),
         "b": asdict(diff.b),
         "changed_at_ns": diff.changed_at_ns,
+        "halves": [asdict(phase) for phase in diff.halves],
         "notes": list(diff.notes),
     }

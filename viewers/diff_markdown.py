@@ -38,7 +38,7 @@ def render(diff: Diff, gate: Gate | None = None) -> str:
         lines += _compared(diff)
     lines += [f"- {prose(note, 400)}" for note in diff.notes[:NOTES]]
     if diff.phases and not refused:
-        lines += ["", f"<sub>{prose(words.SIGNIFICANCE, 500)}</sub>"]
+        lines += ["", f"<sub>{prose(words.SIGNIFICANCE, 700)}</sub>"]
     return "\n".join(lines).rstrip() + "\n"
 
 

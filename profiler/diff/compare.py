@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from flowprof.profiler.diff import (
     beside_phases,
     gaps,
@@ -17,15 +19,21 @@ from flowprof.profiler.diff import (
     threads,
     variables,
 )
-from flowprof.profiler.diff.changepoint import STEPS_FOR_CHANGE, change_point
+from flowprof.profiler.diff.changepoint import change_point, points
 from flowprof.profiler.diff.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
-from flowprof.profiler.diff.phases import Recordings, phase_shifts, tail_growth
+from flowprof.profiler.diff.phases import SUBJECTS, Recordings, at_worst, phase_shifts, subject, tail_growth
 from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
 from flowprof.profiler.diff.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
 from flowprof.profiler.diff.steps import REQUESTS, Steps
-from flowprof.profiler.store import Recording
+from flowprof.profiler.store import COUNTED, Recording
+
+COUNTED_WORDS = {
+    "counter": "processor time and switches of the threads",
+    "op_counter": "counters of operators",
+    "neighbour": "what other programs used",
+}
 
 
 def compare(pair: Pair) -> Diff:
@@ -67,17 +75,18 @@ def compare(pair: Pair) -> Diff:
 
 
 def compare_self(path: str) -> Diff:
-    """Before and after the point at which a recording changed; nothing to compare where it did not.
+    """Before and after the point at which a recording changed; where none did, what the likeliest leaves open.
 
     Raises what Recording.open raises.
     """
     with Recording.open(path) as recording:
         steps = sources.read(recording)
         found = change_point(steps)
+        facts = _facts(Side("normal", (recording,)), (steps,))
         if found is None:
-            enough = any(len(phase.all_ns) >= STEPS_FOR_CHANGE for phase in steps)
-            return _unchanged(_facts(Side("normal", (recording,)), (steps,)), enough)
+            return _unchanged(facts, _halves(steps))
         since = found.at_ns - began(recording)
+        counted = _counted(recording)
     with open_parts(path, found.at_ns) as pair:
         note = (
             f"{found.phase} changed {since / 1e9:.1f} s after the recording began (Pettitt's test, p = {found.p:.1g}, "
@@ -86,15 +95,54 @@ def compare_self(path: str) -> Diff:
         )
         diff = compare(pair)
         if diff.verdict == "same":
-            return _unchanged(diff.a, True)
-        return replace(diff, notes=(note, *diff.notes), changed_at_ns=since)
+            return _unchanged(facts, diff.phases)
+        return replace(diff, notes=(note, *counted, *diff.notes), changed_at_ns=since)
 
 
-def _unchanged(facts: SideFacts, enough: bool) -> Diff:
-    sentence = "Nothing changed while this was recorded, beyond the noise."
+def _halves(steps: Sequence[Steps]) -> tuple[PhaseShift, ...]:
+    """Before and after the likeliest point of the phase that users mean; () where no phase has steps enough.
+
+    That they differ significantly says nothing: it is where they differ most.
+    """
+    found = points(steps)
+    if not found:
+        return ()
+    point = min(found, key=lambda one: (one.phase not in SUBJECTS, one.p))
+    before, after = (
+        tuple(_part(one, (one.all_start_ns < point.middle_ns) == first) for one in steps) for first in (True, False)
+    )
+    shifts = phase_shifts((before,), (after,))
+    return tuple(replace(one, significant=False, tail_significant=False) for one in shifts)
+
+
+def _part(steps: Steps, which: np.ndarray) -> Steps:
+    """Some of the steps, end to end."""
+    level = steps.all_level[which] if len(steps.all_level) else steps.all_level
+    context = steps.all_context[which] if len(steps.all_context) else steps.all_context
+    return replace(
+        steps, all_start_ns=steps.all_start_ns[which], all_tokens=steps.all_tokens[which], all_ns=steps.all_ns[which],
+        all_level=level, all_context=context,
+    )  # fmt: skip
+
+
+def _counted(recording: Recording) -> tuple[str, ...]:
+    """What is known of the whole recording only, and so of neither side."""
+    there = [table for table in COUNTED if recording.rows(f"SELECT count(*) FROM {table}")[0][0]]
+    said = ", ".join(COUNTED_WORDS[table] for table in there)
+    return (f"{said}: counted over the whole recording, so that they are no causes here",) if there else ()
+
+
+def _unchanged(facts: SideFacts, halves: tuple[PhaseShift, ...]) -> Diff:
+    worst = at_worst(subject(halves)) if halves else None
+    headline = "There are too few steps to tell a change from noise."
+    if worst is not None:
+        headline = (
+            f"Nothing changed while this was recorded, beyond the noise: {subject(halves).phase} became at most "
+            f"{max(worst, 0.0) * 100:.1f} % slower."
+        )
     return Diff(
-        verdict="same" if enough else "not enough data",
-        headline=sentence if enough else "There are too few steps to tell a change from noise.",
+        verdict="not enough data" if worst is None else "same",
+        headline=headline,
         a=facts,
         b=facts,
         comparability=Comparability("comparable", 1.0, (), ""),
@@ -104,6 +152,7 @@ def _unchanged(facts: SideFacts, enough: bool) -> Diff:
         variables=(),
         causes=(),
         notes=(),
+        halves=halves,
     )
 
 

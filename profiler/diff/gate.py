@@ -10,8 +10,10 @@
 * A longer context is no regression. Where the sides read contexts of different lengths, a phase is what it is at those
   that both have; where they have none in common nothing is known of it.
 * within: the subject is known well enough, and is below the limit. Other phases that are not known well enough are
-  named, and do not fail the gate: a recording of 1 000 tokens often holds few prompts. Of one recording (`--self`): no
-  point was found at which it changed.
+  named, and do not fail the gate: a recording of 1 000 tokens often holds few prompts.
+
+Of one recording (`--self`) in which no point was found the sides are before and after the likeliest one: if they may
+differ by the limit, that is not enough data, too.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flowprof.profiler.diff import statistics
-from flowprof.profiler.diff.phases import SUBJECTS, tail_growth
+from flowprof.profiler.diff.phases import at_worst, subject, tail_growth
 from flowprof.profiler.diff.result import Diff, PhaseShift
 from flowprof.profiler.diff.same_work import COMMON
 from flowprof.profiler.diff.set_up import PROCESSOR
@@ -62,22 +64,18 @@ def _judged(diff: Diff, at: float) -> tuple[Outcome, str]:
     refused = _refused(diff)
     if refused:
         return "not comparable", refused
-    phases = [_at_equal_context(phase) for phase in diff.phases]
+    measured = diff.phases or diff.halves
+    phases = [_at_equal_context(phase) for phase in measured]
     slower = [told for phase in phases if (told := _slower(phase, at))]
     if slower:
         return "regression", "; ".join(slower)
-    if not phases and diff.verdict == "same":  # one recording, in which no point was found
-        return "within", "nothing changed while this was recorded"
     if not phases:
         return "not enough data", "no phase ran on both sides"
     if diff.verdict == "not enough data" and any(phase.q is not None for phase in phases):
         return "not enough data", diff.headline
-    first = next(
-        (new for one, new in zip(diff.phases, phases, strict=True) if one.phase in SUBJECTS and one.q is not None),
-        phases[0],
-    )
+    first = phases[measured.index(subject(measured))]
     others = [one for one in phases if one is not first]
-    worst = _at_worst(first)
+    worst = at_worst(first)
     if worst is None and first.contexts_apart and first.equal is None:
         return "not enough data", (
             f"{first.phase} read contexts of different lengths, of which the sides have none in common: compare runs "
@@ -86,11 +84,12 @@ def _judged(diff: Diff, at: float) -> tuple[Outcome, str]:
     if worst is None:
         return "not enough data", f"{_named(first)} has too few steps to be tested: record longer"
     if worst >= at:
-        enough = len(diff.a.files) >= statistics.WANTED_RUNS
+        alone = bool(diff.halves) or diff.changed_at_ns is not None
+        enough = alone or len(diff.a.files) >= statistics.WANTED_RUNS
         return "not enough data", f"{_named(first)} may be up to {_shown(worst)} slower: record longer" + (
             "" if enough else f", or give {statistics.WANTED_RUNS} normal recordings"
         )
-    open_ones = [phase.phase for phase in others if (reach := _at_worst(phase)) is None or reach >= at]
+    open_ones = [phase.phase for phase in others if (reach := at_worst(phase)) is None or reach >= at]
     and_else = f"; nothing is said of {', '.join(open_ones)}, which is not known well enough" if open_ones else ""
     return "within", f"{_named(first)} is at most {_shown(max(worst, 0.0))} slower{and_else}"
 
@@ -131,14 +130,6 @@ def _refused(diff: Diff) -> str:
 
 def _relative(phase: PhaseShift) -> float:
     return phase.delta_ns_per_token / phase.a_ns_per_token if phase.a_ns_per_token > 0 else 0.0
-
-
-def _at_worst(phase: PhaseShift) -> float | None:
-    """The largest slow-down that neither the interval nor the noise excludes; None: not tested."""
-    if phase.ci95 is None or phase.noise_ns_per_token is None or phase.a_ns_per_token <= 0:
-        return None
-    reach = max(phase.ci95[1], phase.delta_ns_per_token + phase.noise_ns_per_token)
-    return reach / phase.a_ns_per_token
 
 
 def _shown(share: float) -> str:

@@ -79,6 +79,19 @@ def contexts_apart(a: Recordings, b: Recordings, phase: str) -> bool:
     return apart / 2 >= SAME_CONTEXT
 
 
+def at_worst(shift: PhaseShift) -> float | None:
+    """The largest slow-down, relative, that neither the interval nor the noise excludes; None: not tested."""
+    if shift.ci95 is None or shift.noise_ns_per_token is None or shift.a_ns_per_token <= 0:
+        return None
+    reach = max(shift.ci95[1], shift.delta_ns_per_token + shift.noise_ns_per_token)
+    return reach / shift.a_ns_per_token
+
+
+def subject(phases: Sequence[PhaseShift]) -> PhaseShift:
+    """Decode, or a torch program's step, where it was tested; else the first."""
+    return next((one for one in phases if one.phase in SUBJECTS and one.q is not None), phases[0])
+
+
 def tail_growth(shift: PhaseShift) -> float:
     """By how much of a step's time the slowest steps became slower: their p95, or the time above it, which may be that
     of fewer steps than a twentieth."""

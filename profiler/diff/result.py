@@ -203,3 +203,4 @@ class Diff:
     notes: tuple[str, ...]  # what could not be compared, and why
     changed_at_ns: int | None = None  # --self: since the recording began
     threads: tuple[ThreadShift, ...] = ()  # by phase and role
+    halves: tuple[PhaseShift, ...] = ()  # --self, where nothing changed: before and after the likeliest point

@@ -116,9 +116,14 @@ def block_count(per_token: Floats, tokens: Ints) -> int:
 
 def resembles(values: Floats, limit: float = RESEMBLES) -> bool:
     """Whether neighbours of a series are alike: its lag-1 correlation is above `limit`."""
-    first, second = values[:-1] - values.mean(), values[1:] - values.mean()
-    spread = float((values - values.mean()) @ (values - values.mean()))
-    return spread > 0 and float(first @ second) / spread > limit
+    return likeness(values) > limit
+
+
+def likeness(values: Floats) -> float:
+    """Lag-1 correlation; 0 of what does not vary."""
+    apart = values - values.mean()
+    spread = float(apart @ apart)
+    return float(apart[:-1] @ apart[1:]) / spread if spread > 0 else 0.0
 
 
 def without_trend(ns: Floats, tokens: Ints) -> Floats:

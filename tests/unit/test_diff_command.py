@@ -11,6 +11,9 @@ from pathlib import Path
 import duckdb
 import pytest
 from flowprof.profiler import baselines, cli, store
+from flowprof.profiler.diff import compare
+from flowprof.profiler.diff.changepoint import ChangePoint
+from flowprof.profiler.diff.steps import Steps
 from synthetic import Synthetic, write, write_empty
 
 PACKAGED = Path(__file__).parents[2] / "examples" / "recording.duckdb"
@@ -113,18 +116,55 @@ def test_one_recording_by_itself(run: Run, recorded: dict[str, Path]) -> None:
     code, out, err = run("--self", recorded["normal"])
     assert (code, err) == (0, "") and "Nothing changed while this was recorded" in out
     code, out, _ = run("--self", recorded["normal"], "--gate", "5%")
-    assert code == 0 and "nothing changed while this was recorded" in out
+    assert code == 0 and "within (exit code 0): decode is at most" in " ".join(out.split())
     assert run("--self", recorded["short"], "--gate", "5%")[0] == 5
 
 
-def slower_from_the_middle(source: Path, path: Path) -> Path:
-    """Whatever happens after the middle takes twice as long."""
+def test_what_cannot_be_excluded_does_not_pass(run: Run, tmp_path: Path) -> None:
+    """A noisy recording whose last third takes 12 % longer: if no change is found, none is excluded either."""
+    slow = slower_from(PACKAGED, tmp_path / "slow.duckdb", 0.65, 0.12)
+    code, out, _ = run("--self", slow, "--gate", "5%", "--json")
+    told = json.loads(out)
+    assert code in (3, 5)
+    assert told["verdict"] == "slower" or told["halves"][0]["phase"] == "decode"
+    assert told["verdict"] == "slower" or "decode became at most" in told["headline"]
+
+
+def test_a_point_at_which_nothing_changed_says_what_the_whole_holds(
+    run: Run, recorded: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, _ = run("--self", recorded["normal"], "--json")
+    whole = json.loads(out)
+
+    def in_the_middle(phases: list[Steps]) -> ChangePoint:
+        start = int(phases[0].all_start_ns[len(phases[0].all_start_ns) // 2])
+        return ChangePoint("decode", start, start, 0.001, 100)
+
+    monkeypatch.setattr(compare, "change_point", in_the_middle)
+    _, out, _ = run("--self", recorded["normal"], "--json")
+    found = json.loads(out)
+    assert (found["verdict"], found["a"], found["b"]) == ("same", whole["a"], whole["b"])
+    assert found["a"]["tokens"] == 6 * (100 + 59) and not found["halves"][0]["significant"]
+
+
+def test_what_was_counted_over_the_whole_is_named(run: Run, recorded: dict[str, Path], tmp_path: Path) -> None:
+    file = slower_from(recorded["normal"], tmp_path / "middle.duckdb")
+    assert not [note for note in json.loads(run("--self", file, "--json")[1])["notes"] if "counted" in note]
+    with duckdb.connect(str(file)) as db:
+        db.execute("INSERT INTO neighbour VALUES (900, 'hog', 1000000000, '0-1')")
+    (note,) = [note for note in json.loads(run("--self", file, "--json")[1])["notes"] if "counted" in note]
+    assert note == "what other programs used: counted over the whole recording, so that they are no causes here"
+
+
+def slower_from(source: Path, path: Path, begin: float = 0.5, more: float = 1.0) -> Path:
+    """Whatever happens after that share of the time takes twice as long, or so much longer."""
     shutil.copyfile(source, path)
     with duckdb.connect(str(path)) as db:
-        middle = db.execute("SELECT ((min(start_ns) + max(end_ns)) / 2)::BIGINT FROM graph_exec").fetchone()[0]  # type: ignore[index]
+        (span,) = db.execute("SELECT min(start_ns), max(end_ns) FROM graph_exec").fetchall()
+        middle = round(span[0] + begin * (span[1] - span[0]))
         for table, columns in (("graph_exec", ("start_ns", "end_ns")), ("probe_window", ("start_ns", "end_ns")),
                                ("op_exec", ("start_ns", "compute_end_ns", "end_ns"))):  # fmt: skip
-            later = ", ".join(f"{one} = {one} + greatest({one} - {middle}, 0)" for one in columns)
+            later = ", ".join(f"{one} = {one} + ({more} * greatest({one} - {middle}, 0))::BIGINT" for one in columns)
             db.execute(f"UPDATE {table} SET {later}")
     return path
 
@@ -132,7 +172,7 @@ def slower_from_the_middle(source: Path, path: Path) -> Path:
 def test_one_recording_that_changed_has_a_page_with_a_step_before_and_one_after(
     run: Run, recorded: dict[str, Path], tmp_path: Path
 ) -> None:
-    file, page = slower_from_the_middle(recorded["normal"], tmp_path / "middle.duckdb"), tmp_path / "page.html"
+    file, page = slower_from(recorded["normal"], tmp_path / "middle.duckdb"), tmp_path / "page.html"
     code, out, err = run("--self", file, "--html", page)
     assert (code, err) == (0, "") and "decode became" in out
     text = page.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from diff_runs import Run, steps
+from flowprof.profiler.diff.changepoint import change_point
 from flowprof.profiler.diff.levels import LEVELS, MIN_STEPS, at_same_levels, numbered
 from flowprof.profiler.diff.phases import phase_shifts
 from flowprof.profiler.diff.steps import Steps
@@ -74,6 +75,23 @@ def test_another_mix_is_no_change() -> None:
         raw = many.all_ns.mean() / few.all_ns.mean() - 1
         assert raw > 0.02, "which the plain means are not"
     assert loud <= 1  # of 150 pairs two were
+
+
+def test_where_deep_windows_lie_is_no_change() -> None:
+    """Many in the first fifth, few later, each 10 % slower: no point of change. A real one is found all the same."""
+    loud = found = 0
+    for seed in range(30):
+        run = quiet(seed)
+        early, late = in_windows(run, 10, 8), in_windows(run, 50, 4)
+        first = np.arange(len(run.all_ns)) < 100
+        mixed = replace(
+            run, all_ns=np.where(first, early.all_ns, late.all_ns),
+            all_level=np.where(first, early.all_level, late.all_level),
+        )  # fmt: skip
+        loud += change_point([mixed]) is not None
+        later = np.arange(len(run.all_ns)) >= 300
+        found += change_point([replace(mixed, all_ns=mixed.all_ns * np.where(later, 1.05, 1.0))]) is not None
+    assert loud <= 1 and found >= 28
 
 
 def test_windows_hide_no_change() -> None:

@@ -10,7 +10,7 @@ import pytest
 from diff_runs import Run, base_ns, group, steps
 from diffs import diff
 from flowprof.profiler.diff import gate, statistics
-from flowprof.profiler.diff.changepoint import change_point, pettitt
+from flowprof.profiler.diff.changepoint import change_point, pettitt, points
 from flowprof.profiler.diff.compare import judged
 from flowprof.profiler.diff.phases import at_equal_context, phase_shifts
 from flowprof.profiler.diff.result import Comparability, PhaseShift, Row
@@ -255,6 +255,14 @@ def test_when_it_changed(seed: int) -> None:
 def test_noise_is_no_change(correlation: float) -> None:
     flagged = sum(change_point([steps(Run(seed, groups=5, correlation=correlation))]) is not None for seed in range(50))
     assert flagged <= 5
+
+
+def test_steps_that_resemble_each_other_in_the_end_have_a_likeliest_point_all_the_same() -> None:
+    """However long the blocks: fewer independent ones, not none."""
+    for seed in range(20):
+        (point,) = points([steps(Run(seed, groups=1, noise=0.0, correlation=0.99))])
+        assert 0 < point.p <= 1 and point.blocks >= 12
+    assert points([steps(Run(1, steps=35, groups=1))]) == []
 
 
 def test_one_step_with_most_of_the_tokens() -> None:

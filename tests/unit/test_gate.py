@@ -116,5 +116,8 @@ def test_bad_limits(text: str) -> None:
 
 
 def test_one_recording_that_did_not_change() -> None:
-    assert gate.judge(diff(phases=(), verdict="same"), 0.05).outcome == "within"
+    assert gate.judge(diff(phases=(), halves=(SAME,), verdict="same"), 0.05).outcome == "within"
+    open_one = gate.judge(diff(phases=(), halves=(phase(delta=0.4, significant=False),), verdict="same"), 0.05)
+    assert open_one.exit_code == 5 and open_one.sentence == "decode may be up to 10.0 % slower: record longer"
+    assert gate.judge(diff(phases=(), verdict="same"), 0.05).outcome == "not enough data", "nothing was tested"
     assert gate.judge(diff(phases=(), verdict="not enough data"), 0.05).outcome == "not enough data"
