@@ -90,7 +90,10 @@ def plain_shape(work: Work, tokens: int) -> str:
 
 
 def _matrices(recording: Recording, found: Mapping[str, np.ndarray], kinds: _Kinds) -> tuple[Floats, Ints]:
-    """ns of every execution and group (n, g), and how many operators of each execution were seen (n,)."""
+    """ns of every measured execution and group (k, g), and how many operators of each execution were seen (n,).
+
+    Most executions are not measured while deep windows come and go: a row for each would be gigabytes of zeros.
+    """
     exec_id = np.asarray(found["exec_id"], np.int64)
     by_id = np.argsort(exec_id, kind="stable")
     ids = exec_id[by_id]
@@ -100,10 +103,12 @@ def _matrices(recording: Recording, found: Mapping[str, np.ndarray], kinds: _Kin
     begins = np.r_[0, np.cumsum(sizes)]
     flat = np.concatenate([kinds.column[one] for one in graphs.tolist()]) if len(graphs) else np.zeros(0, np.int64)
     width = len(kinds.groups)
-    ns = np.zeros(len(exec_id) * width)
+    measured = np.asarray(found["measured"], bool)
+    row = np.cumsum(measured) - 1
+    ns = np.zeros(int(measured.sum()) * width)
     seen = np.zeros(len(exec_id), np.int64)
     if not width:
-        return ns.reshape(len(exec_id), 0), seen
+        return ns.reshape(int(measured.sum()), 0), seen
     for stretch in slices(recording):
         ops = recording.columns(read_sql("diff_operators.sql"), {"first": stretch["first"], "last": stretch["last"]})
         at = np.searchsorted(ids, ops["exec_id"])
@@ -112,15 +117,16 @@ def _matrices(recording: Recording, found: Mapping[str, np.ndarray], kinds: _Kin
         place = np.searchsorted(graphs, graph[step])
         place[place == len(graphs)] = 0
         node = np.asarray(ops["node_index"], np.int64)
-        known = (ids[at] == ops["exec_id"]) & (graphs[place] == graph[step]) & (node >= 0) & (node < sizes[place])
+        known = measured[step] & (ids[at] == ops["exec_id"]) & (graphs[place] == graph[step])
+        known &= (node >= 0) & (node < sizes[place])
         column = np.full(len(node), -1, np.int64)
         column[known] = flat[begins[place[known]] + node[known]]
         known = column >= 0
-        cell = step[known] * width + column[known]
+        cell = row[step[known]] * width + column[known]
         if len(cell):
             _add(ns, cell, np.asarray(ops["ns"])[known])
         seen += np.bincount(step[known], minlength=len(seen))
-    return ns.reshape(len(exec_id), width), seen
+    return ns.reshape(-1, width), seen
 
 
 def _add(total: Floats, cell: Ints, ns: Floats) -> None:
@@ -146,16 +152,17 @@ def _steps(
     if with_gaps:
         mine = mine & ~np.isnan(gap)
     whole = duration + gap if with_gaps else duration
-    full = np.array(
-        [int((kinds.column[g] >= 0).sum()) if g in kinds.column else -1 for g in found["graph_id"].tolist()]
-    )
-    chosen = mine & np.asarray(found["measured"], bool) & (seen == full)
+    operators = {graph: int((column >= 0).sum()) for graph, column in kinds.column.items()}
+    full = np.array([operators.get(graph, -1) for graph in found["graph_id"].tolist()])
+    measured = np.asarray(found["measured"], bool)
+    chosen = mine & measured & (seen == full)
+    cells = cells[chosen[measured]]
     used = [at for at, group in enumerate(kinds.groups) if group.phase == phase]
     folded: dict[Group, list[int]] = defaultdict(list)
     for at in used:
         one = kinds.groups[at]
         folded[Group(one.kind, one.phase, one.block, one.op, one.tensor, one.shape)].append(at)
-    columns = [cells[chosen][:, members].sum(axis=1) for members in folded.values()]
+    columns = [cells[:, members].sum(axis=1) for members in folded.values()]
     groups = list(folded)
     inside = sum(columns) if columns else np.zeros(int(chosen.sum()))
     groups.append(Group("unattributed", phase, "other", "", "", ""))
@@ -173,7 +180,7 @@ def _steps(
         ns=np.stack(columns, axis=1) if columns else np.zeros((int(chosen.sum()), 0)),
         facts=tuple(facts),
         layers={
-            group: (tuple(kinds.groups[at].layer or 0 for at in members), cells[chosen][:, members])
+            group: (tuple(kinds.groups[at].layer or 0 for at in members), cells[:, members])
             for group, members in folded.items()
             if len(members) > 1
         },

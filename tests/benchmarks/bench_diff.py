@@ -39,6 +39,7 @@ FLOWPROF = (sys.executable, "-m", "flowprof.profiler.cli")
 SLOWER = (0.0, 0.01, 0.02, 0.05)
 TOKENS = (250, 500, 1000)
 PAIRS = 100
+MEASURED = 0.03  # of the graphs, in the default mode
 QUIET = 0.003  # so much the means of stretches differ on a machine that is called quiet
 STEPS_DIFFER = 0.02  # of the simulated runs, from one to the next less: their means differ by about QUIET
 
@@ -47,6 +48,7 @@ def measured(quick: bool = False) -> Iterator[Row]:
     """The rows, as they are measured."""
     with tempfile.TemporaryDirectory(prefix="flowprof-bench-") as folder:
         yield from _speed(Path(folder), 1_000_000 if quick else 10_000_000)
+        yield from _long(Path(folder), 15_000 if quick else 150_000)
         if os.geteuid() == 0:
             yield from _power(Path(folder), 10 if quick else 60)
 
@@ -59,6 +61,21 @@ def _speed(folder: Path, operators: int) -> Iterator[Row]:
     size = f"{operators / 1e6:g} M"
     yield Row(f"diff: two recordings of {size} operators", timed(*FLOWPROF, *command), "s", 15)
     yield Row(f"diff: memory, two recordings of {size} operators", peak_mb(*command), "MB", 2000)
+
+
+def _long(folder: Path, graphs: int) -> Iterator[Row]:
+    """Recordings of half an hour in the default mode: of most graphs no operator is measured."""
+    files = [str(folder / f"long-{seed}.duckdb") for seed in (1, 2)]
+    spec = replace(
+        sized(1), cycle=("thread", *("token",) * (round(1 / MEASURED) - 1)), requests=graphs // 500, tokens=499,
+        ceilings=CEILINGS,
+    )  # fmt: skip
+    for seed, path in enumerate(files, 1):
+        write(path, replace(spec, seed=seed))
+    command = ("diff", *files, "--json")
+    what = f"two recordings of {graphs / 1e3:g} 000 graphs, {MEASURED * 100:.0f} % of them measured"
+    yield Row(f"diff: {what}", timed(*FLOWPROF, *command), "s", 15)
+    yield Row(f"diff: memory, {what}", peak_mb(*command), "MB", 2000)
 
 
 def _power(folder: Path, seconds: int) -> Iterator[Row]:
