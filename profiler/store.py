@@ -384,11 +384,12 @@ def _attach(db: duckdb.DuckDBPyConnection, path: str) -> None:
         if "newer" in text or "storage version" in text:
             raise RecordingError(f"{path} was written by a newer DuckDB: {text}", "pip install -U duckdb") from error
         raise RecordingError(f"{path} is truncated or damaged: {text}", "copy it again, or record again") from error
-    blocks, block_size = db.execute(
-        "SELECT total_blocks, block_size FROM pragma_database_size() WHERE database_name = 'rec'"
-    ).fetchone() or (0, 0)
+    blocks, free, block_size = db.execute(
+        "SELECT total_blocks, free_blocks, block_size FROM pragma_database_size() WHERE database_name = 'rec'"
+    ).fetchone() or (0, 0, 1)
     missing = _FILE_HEAD + blocks * block_size - Path(path).stat().st_size
-    if missing > 0:
+    # Free blocks at the end may never have been written.
+    if missing > free * block_size or (missing > 0 and missing % block_size):
         raise RecordingError(f"{path} is truncated: {missing} bytes are missing", "copy it again, or record again")
 
 

@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import duckdb
 import numpy as np
 from flowprof.profiler.store import Recording
 
@@ -456,6 +457,32 @@ class _Writer:
         } | spec.meta  # fmt: skip
         for key, value in facts.items():
             recording.set_meta(key, value)
+
+
+def grow_context(path: str, graphs: int) -> None:
+    """Make the steps of decode those of a growing context: so many graphs in turn, each reads more of the cache."""
+    cells = f"{CONTEXT} * (1 + number)"
+    with duckdb.connect(path) as db:
+        db.execute(
+            "INSERT INTO graph SELECT g.* REPLACE (2 + number AS graph_id, 2 + number AS uid) "
+            "FROM graph g, range(1, ?) t(number) WHERE graph_id = 2",
+            [graphs],
+        )
+        db.execute(
+            f"""
+            INSERT INTO graph_node SELECT n.* REPLACE (2 + number AS graph_id, CASE
+                WHEN op = 'SOFT_MAX' OR name LIKE 'kq-%' OR name = 'kq_mask' THEN [{cells}, ne[2], ne[3], ne[4]]
+                WHEN name LIKE 'cache_k%(view)' THEN [ne[1], {cells}, ne[3], ne[4]]
+                WHEN name LIKE 'cache_v%(view)' THEN [{cells}, ne[2], ne[3], ne[4]] ELSE ne END AS ne)
+            FROM graph_node n, range(1, ?) t(number) WHERE graph_id = 2 ORDER BY number, leaf, node_index
+            """,
+            [graphs],
+        )
+        db.execute(
+            "UPDATE graph_exec SET graph_id = 2 + exec_id * ? // (SELECT max(exec_id) + 1 FROM graph_exec) "
+            "WHERE graph_id = 2",
+            [graphs],
+        )
 
 
 def write_empty(path: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from flowprof.profiler.errors import FlowprofError, NotFoundError, RecordingError, UsageError
 from flowprof.profiler.report import build_report
 from flowprof.profiler.store import MIGRATIONS, SCHEMA_VERSION, Recording, read_sql
+from synthetic import Synthetic, grow_context, write
 
 TABLES = (
     "meta", "process", "thread", "module", "model", "probe_site", "probe_window", "loss", "graph", "graph_node",
@@ -210,6 +211,18 @@ def test_a_truncated_file_is_said_to_be_one(path: str, kept: int) -> None:
     with pytest.raises(RecordingError, match=r"truncated|damaged|not a flowprof") as caught:
         Recording.open(path)
     assert caught.value.exit_code == 6
+
+
+def test_free_blocks_at_the_end_need_not_be_there(path: str) -> None:
+    """Rows that were replaced may leave blocks at the end that DuckDB counts, though it never wrote them."""
+    write(path, Synthetic(layers=2, requests=3, tokens=30, prompt=9, cycle=("op", "thread")))
+    grow_context(path, 9)
+    with duckdb.connect(path) as db:
+        db.execute(
+            "CREATE TABLE t AS FROM graph_node; DELETE FROM graph_node; INSERT INTO graph_node FROM t; DROP TABLE t"
+        )
+    with Recording.open(path) as recording:
+        assert recording.rows("SELECT count(DISTINCT graph_id) FROM graph_node") == [(10,)]
 
 
 def test_files_that_are_not_recordings(tmp_path: Path) -> None:
