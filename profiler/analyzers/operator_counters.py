@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
-from flowprof.profiler.analyzers.verdict_work import MAX_NODES, Work, experts_read, read_graph
+from flowprof.profiler.analyzers.verdict_work import Work, read_graphs
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.machine.ceilings import Ceilings
 from flowprof.profiler.roofline.least_time import Roof
@@ -98,17 +98,12 @@ def _groups(recording: Recording, level: str) -> tuple[dict[Key, _Group], list[s
         rows[graph_id].append(rest)
     phase_of = dict(recording.rows("SELECT graph_id, phase FROM graph"))
     llc_bytes = _int(recording.meta().get("llc_bytes", ""))
-    experts = experts_read(recording)
     groups: dict[Key, _Group] = defaultdict(_Group)
     spent: dict[str, float] = defaultdict(float)
-    size = 0
-    for graph_id, nodes in sorted(rows.items(), key=lambda item: -sum((row[1] or 0) for row in item[1])):
-        if size >= MAX_NODES:
-            break
-        work, tensors = read_graph(
-            recording, graph_id, experts.get(graph_id, {}), Roof(Ceilings("", ()), 1, llc_bytes, 0)
-        )
-        size += tensors
+    most_first = sorted(rows, key=lambda graph_id: -sum((row[1] or 0) for row in rows[graph_id]))
+    roof = Roof(Ceilings("", ()), 1, llc_bytes, 0)
+    for graph_id, work in read_graphs(recording, dict.fromkeys(most_first, roof)):
+        nodes = rows[graph_id]
         in_memory = work.total is not None and work.roof.weights_from() == "DRAM"
         for node, calls, _, *figures in nodes:
             one = work.nodes.get(int(node or 0))

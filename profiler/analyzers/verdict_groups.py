@@ -19,6 +19,9 @@ from flowprof.profiler.sections.verdicts import Verdict
 
 Key = tuple[str, str, str, str]  # phase, block, op, shape
 
+NOT_ANALYSED = Work("other", "other", "not analysed", None, "", None, None, None, ())
+NOTHING = Away()
+
 
 @dataclass(slots=True)
 class Group:
@@ -41,6 +44,16 @@ class Group:
     nodes: list[Node] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Like:
+    """Calls of operators with the same work."""
+
+    work: Work
+    group: Group
+    calls: int = 0
+    ns: float = 0.0
+
+
 def add_up(
     graphs: Sequence[MeasuredGraph],
     measured: Sequence[tuple[int, int, int, int, float]],
@@ -49,41 +62,53 @@ def add_up(
 ) -> dict[Key, Group]:
     of = {graph.graph_id: graph for graph in graphs}
     groups: dict[Key, Group] = defaultdict(Group)
-    nothing = Away()
+    likes: dict[tuple[str, int], _Like] = {}  # by phase and work, which like operators share
     for graph_id, index, calls, ns, _ in measured:
         graph = of[graph_id]
-        work = graph.work.nodes.get(index) if graph.work is not None else None
-        if work is None:
-            work = Work("other", "other", "not analysed", None, "", None, None, None, ())
-        group = groups[graph.phase, work.block, work.op, work.shape]
-        group.calls += calls
-        group.ns += float(ns)
-        group.nodes.append((graph_id, index))
-        lost = away.get((graph_id, index), nothing)
-        group.off_ns += lost.ns
-        for cause, cause_ns in lost.causes.items():
-            group.causes[cause] += cause_ns
-        barrier = barriers.get((graph_id, index))
+        work = (graph.work.nodes.get(index) if graph.work is not None else None) or NOT_ANALYSED
+        like = likes.get((graph.phase, id(work)))
+        if like is None:
+            like = _Like(work, groups[graph.phase, work.block, work.op, work.shape])
+            likes[graph.phase, id(work)] = like
+        like.calls += calls
+        like.ns += float(ns)
+        group = like.group
+        node = (graph_id, index)
+        group.nodes.append(node)
+        lost = away.get(node, NOTHING)
+        if lost is not NOTHING:
+            group.off_ns += lost.ns
+            for cause, cause_ns in lost.causes.items():
+                group.causes[cause] += cause_ns
+        barrier = barriers.get(node)
         if barrier is not None:
             alone = max(0.0, barrier.imbalance_ns - lost.ns / calls * (1 - 1 / barrier.threads))
             group.barrier_ns += alone * calls
             group.barrier_calls += calls
-        if work.terms is None or work.cost is None:
-            group.uncounted = True
-        else:
-            group.terms.append((float(calls), work.terms))
-            group.paths[work.cost.path] += ns
         if graph.work is not None:
             roof = graph.work.roof
             most = group.roofs.get(roof.threads, (0.0, roof))[0]
             group.roofs[roof.threads] = (most + float(ns), roof)
-        group.hedges.update(work.hedges)
-        if work.context is not None:
-            group.contexts.append(work.context)
-        group.tensors[work.tensor] += float(ns)
-        if work.layer is not None:
-            group.layers.add(work.layer)
+    for like in likes.values():
+        _add(like)
     return groups
+
+
+def _add(like: _Like) -> None:
+    work, group = like.work, like.group
+    group.calls += like.calls
+    group.ns += like.ns
+    if work.terms is None or work.cost is None:
+        group.uncounted = True
+    else:
+        group.terms.append((float(like.calls), work.terms))
+        group.paths[work.cost.path] += like.ns
+    group.hedges.update(work.hedges)
+    if work.context is not None:
+        group.contexts.append(work.context)
+    group.tensors[work.tensor] += like.ns
+    if work.layer is not None:
+        group.layers.add(work.layer)
 
 
 def judge_group(group: Group, threads: GroupThreads, scheduler: bool, known: Known) -> Judgement:

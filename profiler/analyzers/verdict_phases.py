@@ -28,8 +28,7 @@ def phase_bound(
     executions = sum(graph.executions for graph, _ in whole)
     if not tokens or not ns:
         return None
-    counted = [(graph.executions, node.terms, node.cost) for graph, work in whole for node in work.nodes.values()
-               if node.terms is not None and node.cost is not None and node.terms.floor_ns is not None]  # fmt: skip
+    counted = _counted(whole)
     if not counted:
         return None
     floor = sum(calls * (one.floor_ns or 0.0) for calls, one, _ in counted)
@@ -90,6 +89,17 @@ def phase_bound(
         confidence=confidence,
         evidence=tuple(evidence),
     )
+
+
+def _counted(whole: Sequence[tuple[MeasuredGraph, GraphWork]]) -> list[tuple[int, Terms, Cost]]:
+    """Calls with their least times; what graphs and nodes share, once."""
+    nodes = {id(node): node for _, work in whole for node in work.nodes.values()}
+    calls: dict[int, int] = defaultdict(int)
+    for graph, work in whole:
+        for node in work.nodes.values():
+            calls[id(node)] += graph.executions
+    return [(calls[at], node.terms, node.cost) for at, node in nodes.items()
+            if node.terms is not None and node.cost is not None and node.terms.floor_ns is not None]  # fmt: skip
 
 
 def _computes(one: Terms) -> bool:

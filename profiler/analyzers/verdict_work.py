@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
+from flowprof.profiler.analyzers.graph_tensors import TensorRow, Tensors
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
-from flowprof.profiler.ggml.model_facts import find_weights
 from flowprof.profiler.machine.ceilings import Ceilings
-from flowprof.profiler.roofline.costs import Cost, GraphCost, graph_costs
+from flowprof.profiler.roofline.costs import Cost, GraphCost, Shape
 from flowprof.profiler.roofline.least_time import Roof, Terms, terms
 from flowprof.profiler.store import Recording, read_sql
 
-MAX_NODES = 300_000  # of all graphs together; those with the least time are left out
-_COLUMNS = ("node_index", "leaf", "op", "name", "type", "layer", "block", "ne", "data_bytes", "sources", "executes")
 _NUMBER = re.compile(r"-\d{1,5}(?= |$)|_l\d{1,5}(?= |$)")
 _UNNAMED = re.compile(r"^(node_\d+)?$")
 _GATHERED = frozenset({"GET_ROWS", "GET_REL_POS"})
 
 Ne = tuple[int, int, int, int]
+Rows = Sequence[TensorRow]
+Shapes = Sequence[Shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +65,6 @@ class MeasuredGraph:
     work: GraphWork | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """A graph's tensors as columns, whole and consistent."""
-
-    columns: Mapping[str, list[Any]]
-    op: list[str]
-    name: list[str]
-    type: list[str]
-    ne: list[Ne]
-    data_bytes: list[int]
-    sources: list[tuple[int, ...]]
-    executes: list[bool]
-    nodes: int
-
-
 def experts_read(recording: Recording) -> dict[int, dict[int, float]]:
     """graph_id → node_index of an expert operator → how many different experts an execution of it read, on average."""
     found: dict[int, dict[int, float]] = defaultdict(dict)
@@ -97,124 +81,103 @@ def measured_graphs(
     for (graph_id, _), barrier in barriers.items():
         threads[graph_id] = max(threads[graph_id], barrier.threads)
     pool = dict(recording.rows(read_sql("verdict_threads.sql")))
-    experts = experts_read(recording)
-    found, size, left_out = [], 0, 0
+    found, roofs = {}, {}
     for graph_id, pid, phase, executions, ns, tokens in recording.rows(read_sql("verdict_graphs.sql")):
-        graph = MeasuredGraph(graph_id, phase, executions, int(ns), int(tokens), None)
-        found.append(graph)
-        if size >= MAX_NODES:
-            left_out += 1
+        found[graph_id] = MeasuredGraph(graph_id, phase, executions, int(ns), int(tokens), None)
+        roofs[graph_id] = Roof(ceilings, threads.get(graph_id) or pool.get(pid) or 1, llc_bytes, 0)
+    for graph_id, work in read_graphs(recording, roofs):
+        found[graph_id].work = work
+    return list(found.values()), sum(graph.work is None for graph in found.values())
+
+
+def read_graphs(recording: Recording, roofs: Mapping[int, Roof]) -> Iterator[tuple[int, GraphWork]]:
+    """Graphs with their work, in this order, until they have too many tensors. Roofs need no working set."""
+    experts = experts_read(recording)
+    tensors = Tensors(recording)
+    works: dict[tuple[object, ...], Work] = {}
+    for graph_id, rows in tensors.read(list(roofs)):
+        structure, roof = tensors.structure(rows), roofs[graph_id]
+        if structure is None:
+            lost = {row.index: _lost(row) for row in rows if not row.leaf}
+            yield graph_id, GraphWork(lost, None, roof)
             continue
-        roof = Roof(ceilings, threads.get(graph_id) or pool.get(pid) or 1, llc_bytes, 0)
-        graph.work, tensors = read_graph(recording, graph_id, experts.get(graph_id, {}), roof)
-        size += tensors
-    return found, left_out
+        shapes = [row.shape for row in rows if row.shape is not None]
+        used = experts.get(graph_id, {})
+        costs, total = structure.costs(shapes, used)
+        roof = replace(roof, working_set=_working_set(rows, shapes, structure.weights) + total.kv_bytes)
+        above = (roof.threads, roof.llc_bytes, roof.weights_from())
+        found = {}
+        for node, cost in costs.items():
+            row = rows[node]
+            key = (structure, node, used.get(node), above, shapes[node], *(shapes[at] for at in row.sources))
+            if key not in works:
+                works[key] = _work(rows, shapes, node, structure.weights, cost, roof, node in used)
+            found[node] = works[key]
+        yield graph_id, GraphWork(found, total, roof)
 
 
-def read_graph(recording: Recording, graph_id: int, experts: Mapping[int, float], roof: Roof) -> tuple[GraphWork, int]:
-    """A graph's work and its number of tensors. `roof` has everything but the working set."""
-    rows = recording.rows(read_sql("verdict_nodes.sql"), {"graph": graph_id})
-    read = _whole(rows)
-    if read is None:
-        lost = {
-            row[0]: Work(row[2] or "", row[6] or "other", "shape unknown", None, _plain(row[3] or ""), row[5], None,
-                         None, ())
-            for row in rows
-            if not row[1]
-        }  # fmt: skip
-        return GraphWork(lost, None, roof), len(rows)
-    costs, total = graph_costs(read.columns, experts)
-    weights = find_weights(read.name, read.op, read.sources, read.nodes)
-    roof = Roof(roof.ceilings, roof.threads, roof.llc_bytes, _working_set(read, weights) + total.kv_bytes)
-    found = {}
-    for node in range(read.nodes):
-        if not read.executes[node]:
-            continue
-        cost = costs.get(node)
-        text, context = _shape(read, node, weights)
-        found[node] = Work(
-            op=read.op[node],
-            block=rows[node][6] or "other",
-            shape=text,
-            context=context,
-            tensor=_plain(read.name[node]),
-            layer=rows[node][5],
-            cost=cost,
-            terms=None if cost is None else terms(cost, roof),
-            hedges=() if cost is None else _hedges(cost, read, node, node in experts),
-        )
-    return GraphWork(found, total, roof), len(rows)
+def _lost(row: TensorRow) -> Work:
+    return Work(row.op, row.block, "shape unknown", None, _plain(row.name), row.layer, None, None, ())
 
 
-def _whole(rows: Sequence[Sequence[Any]]) -> _Rows | None:
-    """None when something is missing or points nowhere: a truncated description says nothing."""
-    columns: dict[str, list[Any]] = {name: [row[at] for row in rows] for at, name in enumerate(_COLUMNS)}
-    count = len(rows)
-    for at, row in enumerate(rows):
-        index, ne, size, sources = row[0], row[7], row[8], row[9]
-        if index != at or not isinstance(ne, list) or len(ne) != 4 or not isinstance(size, int) or size < 0:
-            return None
-        if any(not isinstance(extent, int) or extent < 0 for extent in ne):
-            return None
-        if not isinstance(sources, list) or any(not isinstance(at, int) or not 0 <= at < count for at in sources):
-            return None
-    for name in ("op", "name", "type"):
-        columns[name] = ["" if value is None else str(value) for value in columns[name]]
-    return _Rows(
-        columns=columns,
-        op=columns["op"],
-        name=columns["name"],
-        type=columns["type"],
-        ne=[tuple(ne) for ne in columns["ne"]],
-        data_bytes=columns["data_bytes"],
-        sources=[tuple(row) for row in columns["sources"]],
-        executes=[bool(value) for value in columns["executes"]],
-        nodes=sum(1 for leaf in columns["leaf"] if not leaf),
+def _work(
+    rows: Rows, shapes: Shapes, node: int, weights: frozenset[int], cost: Cost | None, roof: Roof, routed: bool
+) -> Work:
+    row = rows[node]
+    text, context = _shape(rows, shapes, node, weights)
+    return Work(
+        op=row.op,
+        block=row.block,
+        shape=text,
+        context=context,
+        tensor=_plain(row.name),
+        layer=row.layer,
+        cost=cost,
+        terms=None if cost is None else terms(cost, roof),
+        hedges=() if cost is None else _hedges(cost, shapes[node][1], routed),
     )
 
 
-def _working_set(read: _Rows, weights: frozenset[int]) -> int:
+def _working_set(rows: Rows, shapes: Shapes, weights: frozenset[int]) -> int:
     """Weights that executions in turn touch: all experts, for the next token takes others; no tables looked up."""
     touched = {
-        at for node in range(read.nodes) if read.executes[node] and read.op[node] not in _GATHERED
-        for at in read.sources[node] if at in weights
+        at for row in rows if row.executes and not row.leaf and row.op not in _GATHERED
+        for at in row.sources if at in weights
     }  # fmt: skip
-    return sum(read.data_bytes[at] for at in touched)
+    return sum(shapes[at][2] for at in touched)
 
 
-def _shape(read: _Rows, node: int, weights: frozenset[int]) -> tuple[str, int | None]:
+def _shape(rows: Rows, shapes: Shapes, node: int, weights: frozenset[int]) -> tuple[str, int | None]:
     """The text, and the cache rows read."""
-    op, ne, sources = read.op[node], read.ne[node], read.sources[node]
-    if op in ("MUL_MAT", "MUL_MAT_ID") and len(sources) > 1:
-        matrix = read.ne[sources[0]]
-        if sources[0] not in weights:
-            return _product(read, node)
-        text = f"{matrix[0]}x{matrix[1]} {read.type[sources[0]]}"
-        if op == "MUL_MAT_ID" and len(sources) > 2:
-            ids = read.ne[sources[2]]
+    row, (kind, ne, _) = rows[node], shapes[node]
+    read = [shapes[at] for at in row.sources]
+    if row.op in ("MUL_MAT", "MUL_MAT_ID") and len(read) > 1:
+        of, matrix, _ = read[0]
+        if row.sources[0] not in weights:
+            return _product(row.name, ne, read)
+        text = f"{matrix[0]}x{matrix[1]} {of}"
+        if row.op == "MUL_MAT_ID" and len(read) > 2:
+            ids = read[2][1]
             return f"{text} · {ids[0]} of {matrix[2]} experts · n={ids[1]}", None
         return f"{text} · n={prod(ne[1:])}", None
-    if op == "FLASH_ATTN_EXT" and len(sources) > 2:
-        q, k = read.ne[sources[0]], read.ne[sources[1]]
+    if row.op == "FLASH_ATTN_EXT" and len(read) > 2:
+        q, (of, k, _) = read[0][1], read[1]
         shared = f", {k[2]} of kv" if k[2] != q[2] else ""
-        return f"{q[0]} · {q[2]} heads{shared} {read.type[sources[1]]} · n={q[1] * q[3]}", k[1]
-    if op == "SOFT_MAX" and read.name[node].startswith("kq"):
+        return f"{q[0]} · {q[2]} heads{shared} {of} · n={q[1] * q[3]}", k[1]
+    if row.op == "SOFT_MAX" and row.name.startswith("kq"):
         return f"{ne[2]} heads · n={ne[1] * ne[3]}", ne[0]
-    slot = {"SET_ROWS": 0, "CPY": 0}.get(op)
-    shown = read.ne[sources[slot]] if slot is not None and sources else ne
-    return _extents(shown) + f" {read.type[node]}", None
+    shown = read[0][1] if row.op in ("SET_ROWS", "CPY") and read else ne
+    return _extents(shown) + f" {kind}", None
 
 
-def _product(read: _Rows, node: int) -> tuple[str, int | None]:
+def _product(name: str, ne: Ne, read: Shapes) -> tuple[str, int | None]:
     """A product of two activations: kq and kqv in attention without flash attention, anything elsewhere."""
-    left, right = (read.ne[at] for at in read.sources[node][:2])
-    kind = read.type[read.sources[node][0]]
-    name = read.name[node]
+    (kind, left, _), (_, right, _) = read[:2]
     if name.startswith("kqv"):
         return f"{left[1]} · {right[2]} heads {kind} · n={right[1] * right[3]}", left[0]
     if name.startswith("kq"):
         return f"{left[0]} · {right[2]} heads {kind} · n={right[1] * right[3]}", left[1]
-    return f"{_extents(left)} {kind} · n={prod(read.ne[node][1:])}", None
+    return f"{_extents(left)} {kind} · n={prod(ne[1:])}", None
 
 
 def _extents(ne: Ne) -> str:
@@ -224,11 +187,11 @@ def _extents(ne: Ne) -> str:
     return "x".join(map(str, shown))
 
 
-def _hedges(cost: Cost, read: _Rows, node: int, routed: bool) -> tuple[str, ...]:
-    rows = prod(read.ne[node][2:]) if cost.formula == "attention" else 1
+def _hedges(cost: Cost, ne: Ne, routed: bool) -> tuple[str, ...]:
+    rows = prod(ne[2:])
     if cost.formula == "attention" and rows > 1:
         return ("work of masked cells is counted: the floor may be up to twice too high",)
-    if cost.formula == "gemm_experts" and not routed and prod(read.ne[node][2:]) > 1:
+    if cost.formula == "gemm_experts" and not routed and rows > 1:
         return ("how many experts were read is estimated",)
     return ()
 

@@ -116,10 +116,10 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
     works = {graph.graph_id: graph.work for graph in graphs if graph.work is not None}
     fixed = fixed_cost(
         [
-            (float(p50), work.terms.floor_ns, calls)
+            (float(p50), floor, calls)
             for graph, node, calls, _, p50 in measured
             if graph in works and (work := works[graph].nodes.get(node)) is not None
-            and work.terms is not None and work.terms.floor_ns is not None
+            and work.terms is not None and (floor := work.terms.floor_ns) is not None
         ]
     )  # fmt: skip
     groups = add_up(graphs, measured, barriers, verdict_waits.away(recording))

@@ -8,7 +8,7 @@ work); of prefill only the graph counts. Steps that lost an operator are left ou
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,14 +17,13 @@ from flowprof.profiler.analyzers import verdict_waits
 from flowprof.profiler.analyzers.contract import recorded_ceilings
 from flowprof.profiler.analyzers.slices import slices
 from flowprof.profiler.analyzers.verdict_waits import Node
-from flowprof.profiler.analyzers.verdict_work import GraphWork, Work, experts_read, read_graph
+from flowprof.profiler.analyzers.verdict_work import GraphWork, Work, read_graphs
 from flowprof.profiler.diff import levels
 from flowprof.profiler.diff.result import Part
 from flowprof.profiler.diff.steps import Floats, Group, GroupFacts, Ints, Steps
 from flowprof.profiler.roofline.least_time import Roof
 from flowprof.profiler.store import Recording, read_sql
 
-MAX_NODES = 300_000  # of all graphs together
 GRAPHS_SQL = """
 SELECT graph_id, phase, coalesce(tokens, 1) FROM graph JOIN graph_exec e USING (graph_id)
 WHERE described AND e.level IN ('op', 'thread')
@@ -41,7 +40,7 @@ class _Kinds:
     groups: list[Group]
     column: dict[int, Ints]
     work: dict[int, GraphWork]
-    left_out: dict[str, int]  # graphs by phase
+    left_out: Mapping[str, int]  # graphs by phase
 
 
 def read(recording: Recording) -> list[Steps]:
@@ -59,23 +58,19 @@ def read(recording: Recording) -> list[Steps]:
 
 def _kinds(recording: Recording) -> _Kinds:
     """Groups with their layer: one column of the matrix for each."""
-    ceilings, experts = recorded_ceilings(recording), experts_read(recording)
+    roof = Roof(recorded_ceilings(recording), 1, None, 0)
     groups: dict[Group, int] = {}
     column: dict[int, Ints] = {}
     works: dict[int, GraphWork] = {}
-    left_out: dict[str, int] = defaultdict(int)
-    size = 0
-    for graph_id, phase, tokens in recording.rows(GRAPHS_SQL):
-        if size >= MAX_NODES:
-            left_out[phase] += 1
-            continue
-        work, tensors = read_graph(recording, graph_id, experts.get(graph_id, {}), Roof(ceilings, 1, None, 0))
-        size += tensors
+    graphs = {graph_id: (phase, tokens) for graph_id, phase, tokens in recording.rows(GRAPHS_SQL)}
+    for graph_id, work in read_graphs(recording, dict.fromkeys(graphs, roof)):
+        phase, tokens = graphs[graph_id]
         columns = np.full(max(work.nodes, default=-1) + 1, -1, np.int64)
         for node, one in work.nodes.items():
             group = Group("operator", phase, one.block, one.op, one.tensor, plain_shape(one, tokens), one.layer)
             columns[node] = groups.setdefault(group, len(groups))
         column[graph_id], works[graph_id] = columns, work
+    left_out = Counter(phase for graph_id, (phase, _) in graphs.items() if graph_id not in works)
     return _Kinds(list(groups), column, works, left_out)
 
 

@@ -20,7 +20,7 @@ from flowprof.profiler.ggml.model_facts import find_weights
 from flowprof.profiler.roofline.cost_bytes import Tensor
 from flowprof.profiler.roofline.cost_formulas import NO_WORK, formula_of
 
-__all__ = ["Columns", "Cost", "GraphCost", "Tensor", "graph_costs", "node_cost"]
+__all__ = ["Columns", "Cost", "GraphCost", "Shape", "Structure", "Tensor", "graph_costs", "node_cost"]
 
 _VIEWS = NO_WORK - {"NONE"}
 _DESTINATION = {"CPY": 1, "SET_ROWS": 2}  # the source of which the result is a view
@@ -51,6 +51,9 @@ class GraphCost:
     unknown: int  # operators that flops leaves out
 
 
+Shape = tuple[str, tuple[int, int, int, int], int]  # type, ne, bytes of the elements
+
+
 class Columns(Protocol):
     """A dict of lists, a data frame, a query result."""
 
@@ -79,62 +82,101 @@ def graph_costs(
     The cache is what leaves hold that are called `cache_…` or that the graph writes into (whisper.cpp names none); of
     each, kv_bytes has the most that one operator reads.
     """
-    ops: list[str] = list(frame["op"])
-    names: list[str] = list(frame["name"])
-    types: list[str] = list(frame["type"])
     sources = [_integers(row) for row in frame["sources"]]
-    data_bytes = [int(size) for size in frame["data_bytes"]]
     n_nodes = sum(1 for leaf in frame["leaf"] if not leaf)
-    key = _underlying(ops, sources, n_nodes)
-    weights = find_weights(names, ops, sources, n_nodes)
-    shapes = [_shape(ne) for ne in frame["ne"]]
-    caches = _caches(names, ops, sources, key, n_nodes) - weights
-    known = experts_used or {}
+    structure = Structure(list(frame["op"]), list(frame["name"]), sources, list(frame["executes"]), n_nodes)
+    sizes = (int(size) for size in frame["data_bytes"])
+    return structure.costs(list(zip(frame["type"], map(_shape, frame["ne"]), sizes, strict=True)), experts_used or {})
 
-    def tensor(at: int, local_key: int) -> Tensor:
-        return Tensor(types[at], shapes[at], data_bytes[at], key[at] in weights, local_key)
 
-    costs: dict[int, Cost | None] = {}
-    weight_read: dict[int, int] = {}
-    cache_read: dict[int, int] = {}
-    read = written = unknown = 0
-    flops = 0.0
-    for node, runs in zip(range(n_nodes), frame["executes"], strict=False):
-        if not runs:
-            continue
-        args = sources[node]
-        keys = [key[node], *(key[at] for at in args)]
-        result, *inputs = (tensor(at, keys.index(k)) for at, k in zip((node, *args), keys, strict=True))
-        counted = _counted(ops[node], result, tuple(inputs), known.get(node))
-        if counted is None:
-            costs[node] = None
-            unknown += 1
-            continue
-        cost, reads = counted
-        read += cost.read_bytes
-        written += cost.write_bytes
-        if cost.flops is None:
-            unknown += 1
-        else:
-            flops += cost.flops
-        here: dict[int, int] = {}
-        for k, size in zip(keys[1:], reads, strict=True):
-            if k in weights:
-                weight_read[k] = weight_read.get(k, 0) + size
-            elif k in caches:
-                here[k] = here.get(k, 0) + size
-        costs[node] = replace(cost, cache_bytes=sum(here.values())) if here else cost
-        for k, size in here.items():
-            cache_read[k] = max(cache_read.get(k, 0), size)
-    total = GraphCost(
-        weight_bytes=sum(min(size, data_bytes[k]) for k, size in weight_read.items()),
-        read_bytes=read,
-        write_bytes=written,
-        flops=flops,
-        kv_bytes=sum(cache_read.values()),
-        unknown=unknown,
-    )
-    return costs, total
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """An executing node. keys, weights, cached: of its result and its sources, the underlying tensor, and whether that
+    is a weight, or a cache."""
+
+    node: int
+    op: str
+    tensors: tuple[int, ...]  # the result, the sources
+    keys: tuple[int, ...]
+    weights: tuple[bool, ...]
+    cached: tuple[bool, ...]
+    counted: dict[tuple[object, ...], tuple[Cost, tuple[int, ...]] | None]  # by experts used and shapes
+
+    def count(self, shapes: Sequence[Shape], experts_used: float | None) -> tuple[Cost, tuple[int, ...]] | None:
+        of = (experts_used, *(shapes[at] for at in self.tensors))
+        if of not in self.counted:
+            result, *inputs = (
+                Tensor(*shapes[at], weight, self.keys.index(key))
+                for at, key, weight in zip(self.tensors, self.keys, self.weights, strict=True)
+            )
+            counted = _counted(self.op, result, tuple(inputs), experts_used)
+            if counted is not None and any(self.cached[1:]):
+                cost, reads = counted
+                far = sum(size for size, cached in zip(reads, self.cached[1:], strict=True) if cached)
+                counted = replace(cost, cache_bytes=far), reads
+            self.counted[of] = counted
+        return self.counted[of]
+
+
+class Structure:
+    """A graph without its shapes: those of a growing context share it, and a call with known shapes is counted once."""
+
+    def __init__(
+        self, ops: Sequence[str], names: Sequence[str], sources: Sequence[tuple[int, ...]], executes: Sequence[bool],
+        n_nodes: int,
+    ) -> None:  # fmt: skip
+        key = _underlying(ops, sources, n_nodes)
+        self.weights = find_weights(names, ops, sources, n_nodes)
+        self._caches = _caches(names, ops, sources, key, n_nodes) - self.weights
+        self._calls = []
+        for node in range(n_nodes):
+            if executes[node]:
+                tensors = (node, *sources[node])
+                keys = tuple(key[at] for at in tensors)
+                weights = tuple(k in self.weights for k in keys)
+                cached = tuple(k in self._caches for k in keys)
+                self._calls.append(_Call(node, ops[node], tensors, keys, weights, cached, {}))
+
+    def costs(
+        self, shapes: Sequence[Shape], experts_used: Mapping[int, float]
+    ) -> tuple[dict[int, Cost | None], GraphCost]:
+        """As graph_costs. shapes: of all tensors."""
+        costs: dict[int, Cost | None] = {}
+        weight_read: dict[int, int] = {}
+        cache_read: dict[int, int] = {}
+        read = written = unknown = 0
+        flops = 0.0
+        for call in self._calls:
+            counted = call.count(shapes, experts_used.get(call.node))
+            if counted is None:
+                costs[call.node] = None
+                unknown += 1
+                continue
+            cost, reads = counted
+            costs[call.node] = cost
+            read += cost.read_bytes
+            written += cost.write_bytes
+            if cost.flops is None:
+                unknown += 1
+            else:
+                flops += cost.flops
+            here: dict[int, int] = {}
+            for key, weight, cached, size in zip(call.keys[1:], call.weights[1:], call.cached[1:], reads, strict=True):
+                if weight:
+                    weight_read[key] = weight_read.get(key, 0) + size
+                elif cached:
+                    here[key] = here.get(key, 0) + size
+            for key, size in here.items():
+                cache_read[key] = max(cache_read.get(key, 0), size)
+        total = GraphCost(
+            weight_bytes=sum(min(size, shapes[key][2]) for key, size in weight_read.items()),
+            read_bytes=read,
+            write_bytes=written,
+            flops=flops,
+            kv_bytes=sum(cache_read.values()),
+            unknown=unknown,
+        )
+        return costs, total
 
 
 @lru_cache(maxsize=1 << 16)
