@@ -18,7 +18,7 @@ from flowprof.profiler.intervals import Ints
 from flowprof.profiler.machine.ceilings import ANY, LAUNCH_NS, Ceilings
 from flowprof.profiler.overlap import legality, picture, price, same_stream, timeline
 from flowprof.profiler.overlap.interference import Hidden, Interference
-from flowprof.profiler.overlap.legality import Chance, Waits
+from flowprof.profiler.overlap.legality import LATEST, Chance, Events, Waits
 from flowprof.profiler.overlap.operators import LAUNCH
 from flowprof.profiler.overlap.timeline import COMPUTE, COPY, MEMORY, NETWORK, OTHER, Slices
 from flowprof.profiler.sections.gpu import GpuDevice
@@ -85,7 +85,7 @@ class _Work:
         columns["name"] = np.where(operators, self.what, np.maximum(columns["name_id"], 0) + len(whats))
         columns["resource"] = self._resources()
         columns["thread"] = _thread(columns["pid"], columns["tid"])
-        for name in ("pid", "tid", "operator_id", "name_id", "dur_ns"):  # with millions of slices they are large
+        for name in ("tid", "operator_id", "name_id", "dur_ns"):  # with millions of slices they are large
             del columns[name]
 
     def device(self, number: int) -> Slices:
@@ -99,7 +99,7 @@ class _Work:
             name=columns["name"], launch=np.where(columns["in_graph"], -1, columns["launch_id"]),
             launch_ns=columns["launch_ns"], launched_ns=columns["launched_ns"], thread=columns["thread"],
             to_device=copies & (columns["memory_kind"] == 3), to_host=copies & (columns["memory_kind"] == 4),
-            pageable=columns["pageable"],
+            pageable=columns["pageable"], process=columns["pid"], flag=columns["flag"],
         )  # fmt: skip
 
     def _resources(self) -> Ints:
@@ -275,7 +275,12 @@ def _waits(recording: Recording) -> Waits:
     thread, event = _thread(rows["pid"], rows["tid"]), np.asarray(rows["event"], bool)
     whole = np.asarray(rows["whole"], bool)
     start, end, call = (np.asarray(rows[name], np.int64) for name in ("start_ns", "end_ns", "call_id"))
-    return Waits(start[~event], end[~event], thread[~event], call[~event], whole[~event], start[event], thread[event])
+    process, waiting, awaited = (np.asarray(rows[name], np.int64) for name in ("pid", "waiting", "awaited"))
+    recorded = np.ma.filled(np.ma.asarray(rows["recorded_ns"]), LATEST).astype(np.int64)
+    return Waits(
+        start[~event], end[~event], thread[~event], process[~event], call[~event], whole[~event], awaited[~event],
+        Events(start[event], thread[event], process[event], waiting[event], awaited[event], recorded[event]),
+    )  # fmt: skip
 
 
 def _counted(refused: Counter[str]) -> tuple[str, ...]:

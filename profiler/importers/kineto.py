@@ -8,6 +8,8 @@ What differs between writers, and is taken as it comes:
   `baseTimeNanoseconds` µs stay below 10^14 (three years after it), without it below 10^17 (the year 5138).
 * `External id` was `external id`, `Input Dims` was `Input dims`; thread ids may be texts ("stream 7").
 * a kernel's launch is the call with its `correlation`; its operator the one with its `External id`.
+* what a synchronisation waits for is in its `cuda_sync` slice, where they were switched on (`enable_cuda_sync_events`);
+  a `cuda_event` says in which stream a call recorded an event.
 * GPU work before the first launch of the file belongs to what ran before the recording (the profiler's warm-up step):
   Kineto switches the GPU's side on first. It is kept, and left out of the timeline.
 
@@ -26,6 +28,7 @@ from flowprof.profiler.importers.event_stream import EventStream
 from flowprof.profiler.importers.kineto_event import (
     EMPTY,
     KIND_OF,
+    RECORDED,
     SLICES_FROM,
     UNUSUAL,
     Event,
@@ -37,9 +40,11 @@ from flowprof.profiler.importers.kineto_event import (
 )
 from flowprof.profiler.importers.source import Source
 from flowprof.profiler.importers.trace import (
+    MAX_EVENTS,
     MAX_OPEN_BYTES,
     MAX_PROCESSES,
     MISSING,
+    SLICE_KINDS,
     Device,
     Format,
     Ints,
@@ -49,6 +54,7 @@ from flowprof.profiler.importers.trace import (
 from numpy.typing import NDArray
 
 NAME = "Kineto JSON"
+_SYNC = SLICE_KINDS.index("sync")
 
 
 def detect(head: bytes) -> bool:
@@ -101,6 +107,8 @@ class Reader:
             [event for event, kind in zip(whole, kinds, strict=True) if kind >= SLICES_FROM],
             [kind - SLICES_FROM for kind in kinds if kind >= SLICES_FROM],
         )
+        if RECORDED in kinds:
+            self._recorded([event for event, kind in zip(whole, kinds, strict=True) if kind == RECORDED])
 
     def _others(self, events: list[Event]) -> list[Event]:
         """Slices made of their beginning and end; names are taken on the way."""
@@ -250,6 +258,30 @@ class Reader:
             "graph_node": np.array([one.graph_node for one in args], np.int64),
         }
         self.trace.slices.add({name: column[fine] for name, column in columns.items()}, int(fine.sum()))
+        if _SYNC in kinds:
+            self._add_syncs([event for event, kind in zip(events, kinds, strict=True) if kind == _SYNC])
+
+    def _add_syncs(self, events: list[Event]) -> None:
+        """What each waits for: a stream or an event of the host, or an event of a stream (-1: it is not said)."""
+        rows = []
+        for event in events:
+            one = event.args or EMPTY
+            if event.name == "Stream Sync":
+                rows.append((one.correlation, MISSING, one.stream, MISSING))
+            elif event.name in ("Event Sync", "Stream Wait Event"):
+                waiting = one.stream if event.name == "Stream Wait Event" else MISSING
+                rows.append((one.correlation, waiting, one.awaited, one.record))
+        if rows:
+            columns = np.array(rows, np.int64).T
+            columns[columns < 0] = MISSING
+            names = ("correlation", "waiting_stream", "awaited_stream", "awaited_record")
+            self.trace.syncs.add(dict(zip(names, columns, strict=True)), len(rows))
+
+    def _recorded(self, events: list[Event]) -> None:
+        for event in events:
+            one = event.args or EMPTY
+            if one.correlation > 0 and one.stream >= 0 and len(self.trace.recorded) < MAX_EVENTS:
+                self.trace.recorded[one.correlation] = one.stream
 
     def _pids(self, events: list[Event]) -> Ints:
         pids = [event.pid for event in events]

@@ -25,9 +25,11 @@ _SLICES = {
 }  # fmt: skip
 SLICES_FROM = 100  # kinds of slices are numbered from here, kinds of calls from 0
 UNUSUAL = -2  # the category is of another spelling, or none that is taken
+RECORDED = -3  # an event, with the stream in which a call recorded it
 KIND_OF: dict[str | None, int] = {
     **{category: CALL_KINDS.index(kind) for category, kind in _CALLS.items()},
     **{category: SLICE_KINDS.index(kind) + SLICES_FROM for category, kind in _SLICES.items()},
+    "cuda_event": RECORDED,
     None: CALL_KINDS.index("other"),
 }
 _ITEM_BYTES = {"float": 4, "int": 4, "bfloat16": 2, "half": 2, "double": 8, "long": 8, "byte": 1, "char": 1, "bool": 1,
@@ -50,6 +52,8 @@ class Args(msgspec.Struct, gc=False):
     scalars: msgspec.Raw = msgspec.field(name="Concrete Inputs", default=_NO_ARGS)
     grid: msgspec.Raw = _NO_ARGS
     block: msgspec.Raw = _NO_ARGS
+    awaited: _INT = msgspec.field(name="wait_on_stream", default=MISSING)
+    record: _INT = msgspec.field(name="wait_on_cuda_event_record_corr_id", default=MISSING)
     sent: msgspec.Raw = msgspec.field(name="In msg nelems", default=_NO_ARGS)  # by a collective
     dtype: msgspec.Raw = _NO_ARGS
     name: msgspec.Raw = _NO_ARGS  # of a process or thread

@@ -5,6 +5,7 @@ Times are ns since the session's start. `globalTid` and `globalPid` hold the pro
 correlation numbers are a process's own. Operators are the NVTX ranges of `torch.autograd.profiler.emit_nvtx`
 ("aten::mm, op_id = 7, sizes = [[…]]"); other ranges are annotations. A kernel with a `graphNodeId` ran in a CUDA graph;
 where whole graphs were traced (CUPTI_ACTIVITY_KIND_GRAPH_TRACE) the graph is one slice and its kernels were not seen.
+A synchronisation says which stream waits, and by `eventSyncId`, with `--cuda-event-trace=true`, for which event.
 
 The file is opened read-only and unlocked (`immutable`), with trusted_schema off, and no statement may run longer than
 MAX_SECONDS: views and triggers in it are not used.
@@ -26,10 +27,12 @@ from flowprof.profiler.errors import RecordingError
 from flowprof.profiler.importers.source import Source
 from flowprof.profiler.importers.trace import (
     CALL_KINDS,
+    MAX_EVENTS,
     MAX_PROCESSES,
     MAX_TIME_NS,
     MISSING,
     SLICE_KINDS,
+    STREAM_FLAGS,
     Device,
     Format,
     Ints,
@@ -47,6 +50,9 @@ _CUPTI = "CUPTI_ACTIVITY_KIND_"
 _COPIES = {1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA", 8: "DtoD", 9: "HtoH",
            10: "PtoP", 11: "HtoD", 12: "DtoH", 13: "DtoD"}  # fmt: skip
 _MEMORY = {0: "Pageable", 1: "Pinned", 2: "Device", 3: "Array", 4: "Managed", 5: "Device", 6: "Managed"}
+_SYNCS = {1: "Event Sync", 2: "Stream Wait Event", 3: "Stream Sync", 4: "Context Sync"}  # as Kineto names them
+_NO_STREAM = 0xFFFFFFFF  # CUPTI_SYNCHRONIZATION_INVALID_VALUE
+_FLAGS = {1: "blocking", 2: "non-blocking", 3: "null"}  # CUpti_ActivityStreamFlag
 _VERSIONED = re.compile(r"_(?:v\d{4,5}(?:_ptsz|_ptds)?|ptsz|ptds)$")
 _OPERATOR = re.compile(
     r"([A-Za-z_]\w*::[\w.]+)(?:, (?:op_id|seq) = \d+)*(?:, sizes = (\[.*?\])(?:, input_op_ids.*)?)?$"
@@ -107,11 +113,12 @@ class _Export:
             if isinstance(number, int) and isinstance(text, str):
                 self.texts[number] = names[text]
         self._devices()
+        self._streams()
         self._facts()
         self._kernels()
         self._copies()
         self._simple("MEMSET", "memset", "Memset (Device)")
-        self._simple("SYNCHRONIZATION", "sync", "Stream Wait")
+        self._syncs()
         self._simple("GRAPH_TRACE", "graph", "CUDA graph")
         self._calls()
         self._ranges()
@@ -125,6 +132,12 @@ class _Export:
                     self.trace.devices[number] = Device(
                         str(name or "")[:200], memory if isinstance(memory, int) and memory > 0 else None
                     )
+
+    def _streams(self) -> None:
+        for pid, stream, flag in self._rows("TARGET_INFO_CUDA_STREAM", ("processId", "streamId", "flag")):
+            known = isinstance(pid, int) and isinstance(stream, int) and flag in _FLAGS
+            if known and len(self.trace.streams) < MAX_EVENTS:
+                self.trace.streams[pid, stream] = STREAM_FLAGS.index(_FLAGS[flag])
 
     def _facts(self) -> None:
         for key, value in self._rows("META_DATA_EXPORT", ("name", "value")):
@@ -178,6 +191,30 @@ class _Export:
                 "bytes": _ints([row[6] for row in rows]),
                 "graph_node": _ints([row[7] for row in rows]),
             })  # fmt: skip
+
+    def _syncs(self) -> None:
+        recorded: dict[tuple[Any, Any], tuple[Any, Any]] = {}  # stream and correlation of a recorded event
+        wanted: tuple[str, ...] = ("globalPid", "eventSyncId", "streamId", "correlationId")
+        for process, event, stream, correlation in self._rows(f"{_CUPTI}CUDA_EVENT", wanted):
+            if event and len(recorded) < MAX_EVENTS:
+                recorded[process, event] = (stream, correlation)
+        names = self.trace.names
+        wanted = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid", "syncType", "eventSyncId")
+        for rows in self._batches(f"{_CUPTI}SYNCHRONIZATION", wanted):
+            rows = [(*row[:3], None if row[3] == _NO_STREAM else row[3], *row[4:]) for row in rows]
+            kinds = [_SYNCS.get(row[6], "Synchronization") for row in rows]
+            self._slices(rows, "sync", {"name": np.array([names[kind] for kind in kinds], np.int64)})
+            sides = [
+                _sides(kind, row[3], recorded.get((row[5], row[7]))) for kind, row in zip(kinds, rows, strict=True)
+            ]
+            process = _ints([row[5] for row in rows])
+            self.trace.syncs.add({
+                "pid": np.where(process == MISSING, MISSING, process >> 24 & 0xFFFFFF),
+                "correlation": _ints([row[4] for row in rows]),
+                "waiting_stream": _ints([one[0] for one in sides]),
+                "awaited_stream": _ints([one[1] for one in sides]),
+                "awaited_record": _ints([one[2] for one in sides]),
+            }, len(rows))  # fmt: skip
 
     def _slices(self, rows: list[tuple[Any, ...]], kind: str, more: dict[str, Ints]) -> None:
         """Rows begin with start, end, deviceId, streamId, correlationId, globalPid."""
@@ -265,6 +302,13 @@ class _Export:
             return None
         columns = ", ".join(f'"{name}"' if name in have else "NULL" for name in wanted)
         return self.db.execute(f'SELECT {columns} FROM "{table}"')
+
+
+def _sides(kind: str, stream: Any, recorded: tuple[Any, Any] | None) -> tuple[Any, Any, Any]:
+    """Of a synchronisation: waiting stream, awaited stream, and the call that recorded the awaited event."""
+    if kind == "Stream Sync":
+        return None, stream, None
+    return (stream if kind == "Stream Wait Event" else None, *(recorded or (None, None)))
 
 
 def _copy_name(kind: Any, source: Any, destination: Any) -> str:

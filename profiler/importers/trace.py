@@ -31,6 +31,9 @@ SLICE_KINDS = ("kernel", "collective", "copy", "memset", "graph", "sync", "annot
 CALL_COLUMNS = ("pid", "tid", "kind", "name", "start_ns", "end_ns", "correlation", "external_id", "args_id")
 SLICE_COLUMNS = ("pid", "device", "stream", "kind", "name", "start_ns", "end_ns", "correlation", "external_id", "bytes",
                  "grid", "block", "graph_node")  # fmt: skip
+SYNC_COLUMNS = ("pid", "correlation", "waiting_stream", "awaited_stream", "awaited_record")
+STREAM_FLAGS = ("null", "blocking", "non-blocking")
+MAX_EVENTS = 1_000_000  # recorded ones, and streams, that are remembered
 
 Ints = NDArray[np.int64]
 Text = TypeVar("Text", str, bytes)
@@ -101,12 +104,15 @@ class Device:
 @dataclass(slots=True)
 class Trace:
     """calls: CALL_COLUMNS, slices: SLICE_COLUMNS; `kind` is an index into CALL_KINDS or SLICE_KINDS; name, grid, block
-    and args_id are numbers in `names`, `names`, `names` and `args`."""
+    and args_id are numbers in `names`, `names`, `names` and `args`. syncs: SYNC_COLUMNS, as in the table gpu_sync."""
 
     format: str  # e.g. "Kineto JSON"
     version: str = ""  # of the program that wrote it
     calls: Columns = field(default_factory=lambda: Columns(CALL_COLUMNS))
     slices: Columns = field(default_factory=lambda: Columns(SLICE_COLUMNS))
+    syncs: Columns = field(default_factory=lambda: Columns(SYNC_COLUMNS))
+    recorded: dict[int, int] = field(default_factory=dict)  # stream in which a call recorded an event, by correlation
+    streams: dict[tuple[int, int], int] = field(default_factory=dict)  # by pid and stream: index into STREAM_FLAGS
     names: Names[str] = field(default_factory=Names)
     args: Names[bytes] = field(default_factory=Names)  # dims, types and scalars, each JSON or "", with NULs between
     devices: dict[int, Device] = field(default_factory=dict)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from flowprof.profiler.errors import RecordingError
 from flowprof.profiler.importers.nesting import NONE, parents
-from flowprof.profiler.importers.trace import CALL_KINDS, MISSING, SLICE_KINDS, Ints, Trace
+from flowprof.profiler.importers.trace import CALL_KINDS, MISSING, SLICE_KINDS, STREAM_FLAGS, Ints, Trace
 from flowprof.profiler.store import Recording, check_destination
 from numpy.typing import NDArray
 
@@ -72,6 +72,7 @@ class _Writer:
         self._facts(calls, slices, source, version, command_line)
         self._calls(calls)
         self._slices(slices)
+        self._syncs()
         self._args()
         self._rest(calls, slices)
         return {"calls": len(calls["start_ns"]), "slices": len(slices["start_ns"]), "malformed": self.trace.malformed}
@@ -129,6 +130,21 @@ class _Writer:
             "graph_node": _known(columns["graph_node"]),
         }
         self._append("gpu_slice", whole)
+
+    def _syncs(self) -> None:
+        trace, columns = self.trace, self.trace.syncs.joined()
+        awaited, recorded = columns["awaited_stream"], columns["awaited_record"]
+        for row in np.flatnonzero((awaited == MISSING) & np.isin(recorded, list(trace.recorded))).tolist():
+            awaited[row] = trace.recorded[int(recorded[row])]
+        told = (columns["waiting_stream"] != MISSING) | (awaited != MISSING)
+        told &= columns["correlation"] > 0
+        self._append("gpu_sync", {name: _known(column[told]) for name, column in columns.items()})
+        streams = {key: flag for key, flag in trace.streams.items() if abs(key[0]) < 1 << 31}
+        if streams:
+            self._append("gpu_stream", {
+                "pid": [pid for pid, _ in streams], "stream": [stream for _, stream in streams],
+                "flag": [STREAM_FLAGS[flag] for flag in streams.values()],
+            })  # fmt: skip
 
     def _args(self) -> None:
         parts = [[_compact(one) for one in (*text.split("\0"), "", "")[:3]] for text in self.trace.args.texts()]

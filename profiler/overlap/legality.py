@@ -13,6 +13,11 @@ Independence is taken as shown where
 * a synchronise lies between work of two streams with no event between them and no copy to the host before it. A copy to
   the device after it needs nothing of a kernel; of two kernels it is a guess, and said to be one (the synchronise).
 
+Which stream waits for which, some traces tell (gpu_sync): then a wait of the host is for work of that stream, and an
+event orders its own two streams, and what is tied to them by others, and nothing else. Where a trace does not tell,
+whatever the thread launches after a call that makes a stream wait counts as ordered. The default stream and the
+blocking ones wait for each other, where the trace tells which they are (gpu_stream).
+
 Not taken: a synchronise after a copy to the device (the kernels behind it may read what was copied), after a copy to
 the host (the host may need the data), whatever an event orders, and waits for the whole device by which two streams
 take turns: that is how the steps of one computation look.
@@ -29,30 +34,54 @@ from flowprof.profiler import intervals
 from flowprof.profiler.findings import Confidence
 from flowprof.profiler.intervals import Ints
 from flowprof.profiler.overlap.interference import Hidden
-from flowprof.profiler.overlap.timeline import COMPUTE, COPY, MEMORY, NETWORK, OTHER, Slices
+from flowprof.profiler.overlap.timeline import (
+    BLOCKING,
+    COMPUTE,
+    COPY,
+    MEMORY,
+    NETWORK,
+    NULL,
+    OTHER,
+    UNKNOWN,
+    Slices,
+)
 from numpy.typing import NDArray
 
 MIN_WAIT_NS = 5_000  # shorter waits cost less than what it takes to be rid of them
 SLACK_NS = 2_000  # between the clocks of host and device
 LATE_NS = 100_000  # from the end of the awaited work to the return of the call
 MAX_WAITS = 20_000  # the longest
-NEAR = 256  # slices that are looked at around a wait
-DEFAULT_STREAMS = frozenset((0, 7))  # as roctracer and CUPTI number it; blocking streams wait for it
+NEAR = 256  # slices that are looked at around a wait, and events behind it
+DEFAULT_STREAMS = (0, 7)  # as roctracer and CUPTI number it, where the trace does not tell
+LATEST = np.iinfo(np.int64).max
 _HIDDEN: dict[int, Hidden] = {MEMORY: "memory", NETWORK: "network", COPY: "copy"}
 _DEARER = (COMPUTE, OTHER, MEMORY, NETWORK, COPY)  # of a pair, the later one is hidden behind the earlier
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """Calls that make a stream wait for an event, by start. Streams: -1 where the trace does not tell."""
+
+    at: Ints
+    thread: Ints  # as in Slices
+    process: Ints
+    waiting: Ints  # stream that waits
+    awaited: Ints  # stream in which the event was recorded
+    recorded: Ints  # when the call began that did it; LATEST: not known
+
+
+@dataclass(frozen=True, slots=True)
 class Waits:
-    """Calls in which a thread waited for the device, by start, and calls that make a stream wait for an event."""
+    """Calls in which a thread waited for the device, by start."""
 
     start: Ints
     end: Ints
     thread: Ints  # as in Slices
+    process: Ints
     call: Ints  # call_id
     whole: NDArray[np.bool_]  # for all streams of the device
-    event_ns: Ints  # sorted
-    event_thread: Ints
+    awaited: Ints  # the stream that was waited for; -1: all, or the trace does not tell
+    events: Events
 
 
 @dataclass(slots=True)
@@ -98,6 +127,12 @@ def held_up(slices: Slices, waits: Waits) -> tuple[list[Chance], Counter[str]]:
         behind = view.behind(wait, ahead)
         if not len(behind):
             continue
+        streams = (int(slices.stream[ahead[-1]]), int(slices.stream[behind[0]]))
+        behind = behind[~view.ordered(wait, ahead, behind)]
+        if not len(behind):
+            refused["an event or the default stream orders the two"] += 1
+            turns.add(streams)
+            continue
         reason, confidence, behind = _judged(slices, wait.copy >= 0, ahead, behind)
         if not len(behind):
             refused[reason] += 1
@@ -127,9 +162,11 @@ class _Wait:
     start: int
     end: int
     thread: int
+    process: int
     call: int
     copy: int  # the slice of a pageable copy that kept the thread; -1: a synchronise
     whole: bool
+    awaited: int  # stream; -1: not told
 
 
 class _View:
@@ -150,8 +187,11 @@ class _View:
         threads = np.concatenate((waits.thread, slices.thread[self.copies]))
         order = np.lexsort((starts, threads))
         self.next = _by_thread(threads[order], starts[order])
-        order = np.lexsort((waits.event_ns, waits.event_thread))
-        self.events = _by_thread(waits.event_thread[order], waits.event_ns[order])
+        events = waits.events
+        order = np.argsort(events.process, kind="stable")
+        self.events = _by_thread(events.process[order], order)  # of a process, by start
+        self.event_ns = _by_thread(events.process[order], events.at[order])
+        self.null_ns = np.sort(slices.launch_ns[(slices.flag == NULL) & (slices.launch >= 0)])
 
     def longest(self) -> Iterator[_Wait]:
         """MAX_WAITS of them, by length."""
@@ -159,12 +199,15 @@ class _View:
         start = np.concatenate((waits.start, slices.launch_ns[copies]))
         end = np.concatenate((waits.end, slices.launched_ns[copies]))
         thread = np.concatenate((waits.thread, slices.thread[copies]))
+        process = np.concatenate((waits.process, slices.process[copies]))
         call = np.concatenate((waits.call, slices.launch[copies]))
         copy = np.concatenate((np.full(len(waits.start), -1), copies))
         whole = np.concatenate((waits.whole, np.zeros(len(copies), bool)))
+        awaited = np.concatenate((waits.awaited, slices.stream[copies]))
         order = np.argsort(start - end, kind="stable")[:MAX_WAITS]
         order = order[(end - start)[order] >= MIN_WAIT_NS]
-        for row in zip(*(column[order].tolist() for column in (start, end, thread, call, copy, whole)), strict=True):
+        columns = (start, end, thread, process, call, copy, whole, awaited)
+        for row in zip(*(column[order].tolist() for column in columns), strict=True):
             yield _Wait(*row)
 
     def awaited(self, wait: _Wait) -> Ints:
@@ -172,6 +215,8 @@ class _View:
         stop = int(np.searchsorted(self.ends, wait.end + SLACK_NS, side="right"))
         near = self.by_end[max(0, stop - NEAR) : stop]
         near = near[(self.slices.end[near] >= wait.start) & (self.slices.launch_ns[near] <= wait.start)]
+        if wait.awaited >= 0:
+            near = near[self.slices.stream[near] == wait.awaited]
         if not len(near) or wait.end - self.slices.end[near[-1]] > LATE_NS:
             return near[:0]
         if self.slices.to_host[near].any():
@@ -179,26 +224,58 @@ class _View:
         return np.asarray(near[self.slices.stream[near] == self.slices.stream[near[-1]]])
 
     def behind(self, wait: _Wait, ahead: Ints) -> Ints:
-        """What the thread launched after the wait and before the next, for other streams and with no event between."""
+        """What the thread launched after the wait and before the next, for other streams."""
         rows = self.launches.get(wait.thread)
         if rows is None:
             return ahead[:0]
         following = self.next[wait.thread]
         place = int(np.searchsorted(following, wait.end))
-        until = int(following[place]) if place < len(following) else np.iinfo(np.int64).max
-        events = self.events.get(wait.thread)
-        if events is not None:
-            since = int(np.searchsorted(events, self.slices.launch_ns[ahead].min()))
-            until = min(until, int(events[since])) if since < len(events) else until
+        until = int(following[place]) if place < len(following) else LATEST
         launch = self.launch_ns[wait.thread]
         first, last = np.searchsorted(launch, wait.end), np.searchsorted(launch, until)
         rows = rows[first : min(int(last), int(first) + NEAR)]
         apart = self.slices.stream[rows] != self.slices.stream[ahead[-1]]
         return np.asarray(rows[apart & (self.slices.start[rows] >= self.slices.end[ahead[-1]] - SLACK_NS)])
 
+    def ordered(self, wait: _Wait, ahead: Ints, behind: Ints) -> NDArray[np.bool_]:
+        """Which of the work behind a wait needs the awaited work for sure, or for all that the trace tells."""
+        slices, first = self.slices, int(self.slices.launch_ns[ahead].min())
+        launched, streams = slices.launch_ns[behind], slices.stream[behind]
+        since, everything = self._tied(wait, first, int(slices.stream[ahead[-1]]))
+        found = launched >= everything
+        for stream, at in since.items():
+            found |= (streams == stream) & (launched >= at)
+        flag, flags = int(slices.flag[ahead[-1]]), slices.flag[behind]
+        if flag == NULL:
+            found |= flags == BLOCKING
+        elif flag == BLOCKING:
+            found |= flags == NULL
+            place = int(np.searchsorted(self.null_ns, first))
+            if place < len(self.null_ns):  # which waits for the one, and the other for it
+                found |= (flags == BLOCKING) & (launched > self.null_ns[place])
+        return found
+
+    def _tied(self, wait: _Wait, first: int, stream: int) -> tuple[dict[int, int], int]:
+        """Streams that wait for what was launched in `stream` at `first`, each from when on; and from when on whatever
+        the thread launches counts as waiting, for it is not told which stream does."""
+        tied, events = {stream: first}, self.waits.events
+        rows = self.events.get(wait.process)
+        if rows is None:
+            return {}, LATEST
+        place = int(np.searchsorted(self.event_ns[wait.process], first))
+        everything = int(events.at[rows[place + NEAR]]) if len(rows) > place + NEAR else LATEST
+        for row in rows[place : place + NEAR].tolist():
+            at, waiting, awaited = int(events.at[row]), int(events.waiting[row]), int(events.awaited[row])
+            if waiting < 0:
+                if events.thread[row] == wait.thread:
+                    everything = min(everything, at)
+            elif awaited < 0 or (awaited in tied and events.recorded[row] >= tied[awaited]):
+                tied.setdefault(waiting, at)
+        return tied, everything
+
 
 def _by_thread(thread: Ints, values: Ints) -> dict[int, Ints]:
-    """Values of each thread; sorted by thread."""
+    """Values of each thread (or process); sorted by thread."""
     edges = np.flatnonzero(np.diff(thread)) + 1
     return {int(part[0]): rows for part, rows in zip(np.split(thread, edges), np.split(values, edges), strict=True)
             if len(part)}  # fmt: skip
@@ -211,7 +288,8 @@ def _judged(slices: Slices, pageable: bool, ahead: Ints, behind: Ints) -> tuple[
     if pageable:
         reason = ("a copy from pageable memory keeps the host until it is done; what it launched next is for another "
                   "stream, and no event makes it wait for the copy")  # fmt: skip
-        if not DEFAULT_STREAMS.isdisjoint((int(slices.stream[last]), *slices.stream[behind].tolist())):
+        both = np.append(behind, last)
+        if (np.isin(slices.stream[both], DEFAULT_STREAMS) & (slices.flag[both] == UNKNOWN)).any():
             return f"{reason}. One of the two may be the default stream, which orders blocking streams", "low", behind
         return reason, "medium", behind
     if slices.to_host[last]:

@@ -21,6 +21,7 @@ from flowprof.profiler.sections.overlap import RESOURCES, ResourceTime
 from numpy.typing import NDArray
 
 COMPUTE, MEMORY, NETWORK, COPY, OTHER = range(len(RESOURCES))
+UNKNOWN, NULL, BLOCKING, NON_BLOCKING = range(4)  # streams: NULL is the default one, for which blocking ones wait
 SPLIT: tuple[tuple[Hidden, int], ...] = (("network", NETWORK), ("memory", MEMORY))  # joint time is the first one's
 
 
@@ -40,6 +41,8 @@ class Slices:
     to_device: NDArray[np.bool_]  # copies from the host
     to_host: NDArray[np.bool_]
     pageable: NDArray[np.bool_]  # copies by an asynchronous call
+    process: Ints  # pid of the launch, -1: not known
+    flag: NDArray[np.int8]  # of the stream: UNKNOWN, NULL, BLOCKING, NON_BLOCKING
 
     def __len__(self) -> int:
         return len(self.start)

@@ -283,6 +283,19 @@ CREATE TABLE gpu_slice (       -- a stretch of time in which a GPU did one piece
     graph_node BIGINT          -- the node of a CUDA graph, where that was recorded
 );
 
+CREATE TABLE gpu_sync (        -- who waits for whom, of a call that synchronises; calls of which the trace does not tell have no row
+    pid INTEGER,               -- NULL: not known
+    correlation BIGINT,        -- of the call, as in api_call
+    waiting_stream BIGINT,     -- the stream that it makes wait for an event; NULL: the host waits
+    awaited_stream BIGINT,     -- the stream that is waited for, or in which the event was recorded; NULL: not known
+    awaited_record BIGINT      -- correlation of the call that recorded the event; NULL: no event, or not known
+);
+
+CREATE TABLE gpu_stream (      -- which streams wait for the default stream, and it for them
+    pid INTEGER, stream BIGINT,
+    flag VARCHAR               -- null (the default stream), blocking, non-blocking
+);
+
 -- ---------------------------------------------------------------- application resources (--resources)
 
 CREATE TABLE resource (        -- what a manifest calls a resource of the application

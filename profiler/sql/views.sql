@@ -179,21 +179,22 @@ QUALIFY row_number() OVER (PARTITION BY u.exec_id, n.sources[3] ORDER BY u.node_
 
 -- ---------------------------------------------------------------- GPU work
 
+CREATE OR REPLACE VIEW correlated_call AS -- the API call that carries a correlation; of several the first
+SELECT pid, correlation, min(call_id) AS call_id
+FROM api_call WHERE kind IN ('runtime', 'driver') AND correlation IS NOT NULL GROUP BY pid, correlation
+UNION ALL                                 -- for slices of an unknown process (pid NULL), where only one process used the number
+SELECT NULL, correlation, min(call_id)
+FROM api_call WHERE kind IN ('runtime', 'driver') AND correlation IS NOT NULL
+GROUP BY correlation HAVING count(DISTINCT pid) = 1;
+
 CREATE OR REPLACE VIEW gpu_work AS        -- one row per slice of work: kernels, collectives, copies, memsets, whole graphs
-WITH launch AS (                          -- the API call that carries a correlation; of several the first
-    SELECT pid, correlation, min(call_id) AS call_id
-    FROM api_call WHERE kind IN ('runtime', 'driver') AND correlation IS NOT NULL GROUP BY pid, correlation
-    UNION ALL                             -- for slices of an unknown process, where only one process used the number
-    SELECT NULL, correlation, min(call_id)
-    FROM api_call WHERE kind IN ('runtime', 'driver') AND correlation IS NOT NULL
-    GROUP BY correlation HAVING count(DISTINCT pid) = 1
-), numbered AS (                          -- the innermost operator with an external id
+WITH numbered AS (                          -- the innermost operator with an external id
     SELECT external_id, arg_max(call_id, start_ns) AS call_id
     FROM api_call WHERE kind = 'operator' AND external_id IS NOT NULL
     GROUP BY external_id HAVING count(DISTINCT pid) = 1
 )
 SELECT
-    s.slice_id, s.device, s.stream, s.kind, s.name, s.bytes, s.direction, s.host_memory,
+    s.slice_id, s.pid, s.device, s.stream, s.kind, s.name, s.bytes, s.direction, s.host_memory,
     s.start_ns,                             -- ns
     s.end_ns - s.start_ns AS dur_ns,        -- ns
     c.call_id AS launch_id,                 -- call_id of the API call that asked for it; NULL: not in the recording
@@ -203,7 +204,7 @@ SELECT
     -- operator: call_id of the innermost operator around the launch; NULL: none, or launched in a graph
     CASE WHEN NOT in_graph THEN coalesce(own.call_id, called.call_id, c.parent_id) END AS operator_id
 FROM gpu_slice s
-LEFT JOIN launch l ON l.correlation = s.correlation AND l.pid IS NOT DISTINCT FROM s.pid
+LEFT JOIN correlated_call l ON l.correlation = s.correlation AND l.pid IS NOT DISTINCT FROM s.pid
 LEFT JOIN api_call c ON c.call_id = l.call_id
 LEFT JOIN numbered own ON own.external_id = s.external_id
 LEFT JOIN numbered called ON called.external_id = c.external_id

@@ -176,6 +176,23 @@ def test_streams_joined_by_events(recordings: dict[str, Path]) -> None:
     found = gpu(recordings["event_sync_multi_stream"])
     [one] = found.devices
     assert (one.streams, one.busy_ns, found.unattributed_ns) == (3, 372_000, 0)
+    with Recording.open(str(recordings["event_sync_multi_stream"])) as recording:
+        edges = "SELECT waiting_stream, awaited_stream, awaited_record FROM gpu_sync ORDER BY correlation"
+        assert recording.rows(edges) == [(None, 20, 32), (24, 20, 1385), (None, 28, 62)]
+        assert recording.rows("SELECT name FROM api_call WHERE correlation = 1385") == [("cudaEventRecord",)]
+
+
+def test_streams_that_wait_for_events(recordings: dict[str, Path]) -> None:
+    """Nsight Systems was not told to trace events: which stream waits is known, and not for which one."""
+    with Recording.open(str(recordings["h100_2gpu_1s"])) as recording:
+        rows = recording.rows(
+            "SELECT pid, waiting_stream, awaited_stream, count(*) FROM gpu_sync GROUP BY ALL ORDER BY ALL"
+        )
+        assert rows[-1] == (112, None, 15, 4)
+        assert {(pid, stream) for pid, stream, _, _ in rows} == {
+            (111, None), (111, 22), (111, 26), (112, None), (112, 30), (112, 34)}  # fmt: skip
+        assert ("Stream Wait Event", 236) in recording.rows(
+            "SELECT name, count(*) FROM gpu_slice WHERE kind = 'sync' GROUP BY 1")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,27 @@ def test_what_is_malformed_is_counted(tmp_path: Path) -> None:
         assert recording.rows("SELECT place, events FROM loss") == [("malformed_event", 3)]
 
 
+def test_what_synchronisations_wait_for(tmp_path: Path) -> None:
+    """As with enable_cuda_sync_events; -1 is what Kineto writes for what it does not know."""
+    calls = ("cudaEventRecord", "cudaStreamWaitEvent", "cudaEventSynchronize", "cudaStreamSynchronize",
+             "cudaDeviceSynchronize", "cudaEventQuery")  # fmt: skip
+    record = "wait_on_cuda_event_record_corr_id"
+    events = [slice_("cuda_runtime", name, at, 1, correlation=at + 1) for at, name in enumerate(calls)]
+    events += [
+        work("cuda_sync", "Stream Wait Event", 5, 1, 2, 24, wait_on_stream=20, **{record: 1}),
+        work("cuda_sync", "Event Sync", 5, 1, 3, -1, wait_on_stream=-1, **{record: 1}),
+        work("cuda_sync", "Stream Sync", 5, 1, 4, 28),
+        work("cuda_sync", "Context Sync", 5, 1, 5, -1),
+        work("cuda_sync", "Event Sync", 5, 1, 6, -1, wait_on_stream=-1, **{record: -1}),
+    ]
+    events.append(work("cuda_event", "cudaEventRecord", 5, 0, 1, 20))
+    with imported(kineto(tmp_path / "a.json", [*events, *step()])) as recording:
+        assert recording.rows("SELECT * FROM gpu_sync ORDER BY correlation") == [
+            (None, 2, 24, 20, 1), (None, 3, None, 20, 1), (None, 4, None, 28, None)]  # fmt: skip
+        assert recording.rows("SELECT DISTINCT kind FROM gpu_work ORDER BY 1") == [("copy",), ("kernel",)]
+        assert recording.rows("SELECT * FROM event_note") == []
+
+
 def test_names_that_are_hostile(tmp_path: Path) -> None:
     events = [
         *step(),

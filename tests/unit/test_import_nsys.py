@@ -50,6 +50,44 @@ def test_kernels_of_a_graph_and_whole_graphs(tmp_path: Path) -> None:
             ("graph", True, None), ("kernel", True, None)]  # fmt: skip
 
 
+def test_what_synchronisations_wait_for(tmp_path: Path) -> None:
+    process, other, tables = 20 << 24, 30 << 24, nsys_tables()
+    tables["CUPTI_ACTIVITY_KIND_SYNCHRONIZATION"] = (
+        'start INTEGER, "end" INTEGER, deviceId INTEGER, streamId INTEGER, correlationId INTEGER, globalPid INTEGER, '
+        "syncType INTEGER, eventSyncId INTEGER",
+        [
+            (1, 2, 0, 9, 50, process, 2, 77),
+            (1, 2, 0, 9, 51, process, 2, 78),
+            (1, 2, 0, 13, 52, process, 3, 0),
+            (1, 2, 0, 0xFFFFFFFF, 53, process, 4, 0),
+            (1, 2, 0, 0xFFFFFFFF, 54, process, 1, 77),
+            (1, 2, 0, 9, 55, other, 2, 77),
+            (1, 2, 0, 9, 56, process, 9, "x"),
+        ],
+    )
+    tables["CUPTI_ACTIVITY_KIND_CUDA_EVENT"] = (
+        "deviceId INTEGER, streamId INTEGER, correlationId INTEGER, globalPid INTEGER, eventSyncId INTEGER",
+        [(0, 7, 40, process, 77)],
+    )
+    tables["TARGET_INFO_CUDA_STREAM"] = (
+        "streamId INTEGER, processId INTEGER, flag INTEGER",
+        [(7, 20, 3), (9, 20, 2), (11, 20, 1), (13, 20, 0)],
+    )
+    with imported(nsys(tmp_path / "a.sqlite", tables)) as recording:
+        assert recording.rows("SELECT * FROM gpu_sync ORDER BY correlation") == [
+            (20, 50, 9, 7, 40), (20, 51, 9, None, None), (20, 52, None, 13, None), (20, 54, None, 7, 40),
+            (30, 55, 9, None, None)]  # fmt: skip
+        assert recording.rows("SELECT name, count(*) FROM gpu_slice WHERE kind = 'sync' GROUP BY 1 ORDER BY 1") == [
+            ("Context Sync", 1),
+            ("Event Sync", 1),
+            ("Stream Sync", 1),
+            ("Stream Wait Event", 3),
+            ("Synchronization", 1),
+        ]
+        assert recording.rows("SELECT * FROM gpu_stream ORDER BY stream") == [
+            (20, 7, "null"), (20, 9, "non-blocking"), (20, 11, "blocking")]  # fmt: skip
+
+
 def test_processes_with_the_same_correlation(tmp_path: Path) -> None:
     tables = nsys_tables()
     columns, rows = tables["CUPTI_ACTIVITY_KIND_RUNTIME"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.overlap import Overlap, OverlapTable
 from flowprof.viewers import html, missed
 from flowprof.viewers import json as json_viewer
-from traces import Event, imported, kineto, slice_, work
+from traces import Event, imported, kineto, nsys, nsys_tables, slice_, work
 
 A100 = {"deviceProperties": [{"id": 0, "name": "A100"}]}  # as NanoFlow's table 1 rounds it
 LAYERS, BATCH, HIDDEN, INTER, DEVICES = 80, 2048, 8192, 28672, 8
@@ -72,6 +73,15 @@ class Program:
 
     def wait(self, begin: float, end: float, name: str = "cudaStreamSynchronize") -> None:
         self.events.append(slice_("cuda_runtime", name, begin, end - begin))
+
+    def edge(self, recorded: float, at: float, waiting: int, awaited: int, correlation: int) -> None:
+        """A stream waits for an event of another one, and the trace says so."""
+        self.events += [
+            slice_("cuda_runtime", "cudaEventRecord", recorded, 0.1, correlation=correlation),
+            slice_("cuda_runtime", "cudaStreamWaitEvent", at, 0.05, correlation=correlation + 1),
+            work("cuda_sync", "Stream Wait Event", at, 0.05, correlation + 1, waiting,
+                 wait_on_stream=awaited, wait_on_cuda_event_record_corr_id=correlation),
+        ]  # fmt: skip
 
 
 MEASURED_MS = {"KQV": 16.08, "O": 16.01, "UG": 69.92, "D": 34.96, "DecAttn": 35.60, "PfAttn": 4.56, "Net": 47.92}
@@ -222,13 +232,23 @@ def only(table: OverlapTable) -> Overlap:
 
 
 def synchronised(
-    api: str = "cudaStreamSynchronize", event: bool = False, first: str = "gemm", last: str = "cudaDeviceSynchronize"
+    api: str = "cudaStreamSynchronize",
+    event: bool = False,
+    first: str = "gemm",
+    last: str = "cudaDeviceSynchronize",
+    edges: Sequence[tuple[int, int, float]] = (),
 ) -> list[Event]:
-    """400 µs of a product in stream 7, a wait for it, then 100 µs of a collective in stream 9, a wait; 20 times."""
+    """400 µs of a product in stream 7, a wait for it, then 100 µs of a collective in stream 9, a wait; 20 times.
+
+    edges: waiting stream, awaited stream, when its event was recorded (the product is launched at 0, waited for at 2).
+    """
     program = Program()
     program.events.append(slice_("user_annotation", "train_step", -1, 1e9))
     for number in range(20):
         at = 1e6 + 1000 * number
+        told = 10_000 + 100 * number  # correlations of events
+        for place, (waiting, awaited, recorded) in enumerate(edges):
+            program.edge(at + recorded, at + 408 + place / 10, waiting, awaited, told + 2 * place)
         if first == "copy":
             program.copy(400, "HtoD (Pinned -> Device)", at=at + 5, launched=at)
         elif first == "to host":
@@ -267,6 +287,91 @@ def test_waits_that_may_be_needed(tmp_path: Path, how: dict[str, Any], why: str)
     table = found(tmp_path, synchronised(**how))
     assert free(table) == []
     assert not why or any(why in one for one in table.refused)
+
+
+@pytest.mark.parametrize(
+    ("edges", "ordered"),
+    [
+        ([(9, 7, 1)], True),  # the collective's stream waits for the product's
+        ([(9, 7, -1)], False),  # for what was there before the product
+        ([(11, 7, 1)], False),  # another stream waits for the product
+        ([(9, 13, 1)], False),  # the collective's stream waits for another one
+        ([(11, 7, 1), (9, 11, 408.05)], True),  # for a stream that waits for the product
+        ([(11, 7, 1), (9, 11, 1)], False),  # and for what was there before it did
+        ([(9, -1, 1)], True),  # the trace does not say for which stream
+        ([(-1, -1, 1)], True),  # nor which one waits
+    ],
+)
+def test_events_order_their_own_streams(tmp_path: Path, edges: list[tuple[int, int, float]], ordered: bool) -> None:
+    table = found(tmp_path, synchronised(edges=edges))
+    if ordered:
+        assert free(table) == []
+        assert any("an event or the default stream orders the two" in one for one in table.refused)
+    else:
+        assert only(table).count == 20
+
+
+def test_a_wait_is_for_its_own_stream(tmp_path: Path) -> None:
+    """A kernel of stream 11 ends with the wait, too: it is not what was waited for."""
+    events = synchronised()
+    waits = [event for event in events if event["name"] == "cudaStreamSynchronize"]
+    for number, event in enumerate(waits):
+        event["args"]["correlation"] = 10_000 + number
+        other = 20_000 + number
+        events += [
+            work("cuda_sync", "Stream Sync", event["ts"], event["dur"], 10_000 + number, 7),
+            slice_("cuda_runtime", "cudaLaunchKernel", event["ts"] - 0.5, 0.2, correlation=other),
+            work("kernel", "other", event["ts"] + 380, 24, other, 11),
+        ]
+    one = only(found(tmp_path, events))
+    assert (one.count, one.what) == (20, "ncclDevKernel_AllReduce_Sum_f16 beside mm")
+    untold = found(tmp_path, [event for event in events if event["cat"] != "cuda_sync"])
+    assert "cudaStreamSynchronize in train_step" not in [one.culprit for one in untold.overlaps]
+
+
+@pytest.mark.parametrize(
+    ("flags", "confidence"),
+    [
+        ({}, "low"),  # 7 may be the default stream
+        ({7: 3, 13: 2}, "medium"),  # it is, and the other one does not wait for it
+        ({7: 3, 13: 1}, None),  # the other one waits
+        ({7: 1, 13: 3}, None),  # 7 is not, but the other one is
+        ({7: 1, 13: 1}, "medium"),
+    ],
+)
+def test_the_default_stream_orders_blocking_ones(tmp_path: Path, flags: dict[int, int], confidence: str | None) -> None:
+    """A copy from pageable memory in stream 7 holds the host, which then launches for stream 13; by nsys."""
+    process, tables = 20 << 24, nsys_tables()
+    columns = {name: table[0] for name, table in tables.items()}
+    begin = [1_000_000 * number for number in range(1, 21)]
+    tables["CUPTI_ACTIVITY_KIND_MEMCPY"] = (
+        columns["CUPTI_ACTIVITY_KIND_MEMCPY"],
+        [(at + 5_000, at + 305_000, 0, 7, at, process, 512, 1, 0, 2) for at in begin],
+    )
+    tables["CUPTI_ACTIVITY_KIND_KERNEL"] = (
+        columns["CUPTI_ACTIVITY_KIND_KERNEL"],
+        [(at + 315_000, at + 700_000, 0, 13, at + 1, process, 1, 2, 8, 1, 1) for at in begin],
+    )
+    tables["CUPTI_ACTIVITY_KIND_RUNTIME"] = (
+        columns["CUPTI_ACTIVITY_KIND_RUNTIME"],
+        [
+            row
+            for at in begin
+            for row in ((at, at + 306_000, process + 21, at, 5), (at + 310_000, at + 312_000, process + 21, at + 1, 3))
+        ],
+    )
+    tables["StringIds"] = (columns["StringIds"], [*tables["StringIds"][1], (5, "cudaMemcpyAsync_v3020")])
+    tables["TARGET_INFO_CUDA_STREAM"] = (
+        "streamId INTEGER, processId INTEGER, flag INTEGER",
+        [(stream, 20, flag) for stream, flag in flags.items()],
+    )
+    with imported(nsys(tmp_path / "a.sqlite", tables)) as recording:
+        table = overlap.table(recording)
+    if confidence is None:
+        assert free(table) == []
+        assert any("the default stream orders the two" in one for one in table.refused)
+    else:
+        assert (only(table).confidence, only(table).count) == (confidence, 20)
 
 
 def test_small_kernels_around_do_not_hide_the_pair(tmp_path: Path) -> None:
