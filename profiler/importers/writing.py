@@ -22,10 +22,17 @@ from numpy.typing import NDArray
 
 MAX_DEVICES = 1024
 BATCH = 250_000  # rows handed to the store at a time
-# Kernels that carry other GPUs' data: the libraries', and vLLM's and SGLang's own all-reduce.
-COLLECTIVE = re.compile(r"nccl|rccl|msccl|oneccl|cross_device_reduce", re.IGNORECASE)
+# Kernels that carry other GPUs' data: the libraries', vLLM's and SGLang's own all-reduce (on ROCm quick-reduce, too),
+# FlashInfer's and TensorRT-LLM's, PyTorch's in symmetric memory, DeepEP's dispatch and combine.
+COLLECTIVE = re.compile(
+    r"nccl|rccl|msccl|oneccl|cross_device_reduce|quick_?reduce|all_?reduce_(?:fusion|prototype)"
+    r"|(?:one|two)_?shot_?all_?reduce|multimem_|deep_ep::in(?:ter|tra)node",
+    re.IGNORECASE,
+)
 _SPREAD = np.int64(0x9E3779B97F4A7C15 - (1 << 64))  # odd and large: threads of different processes do not meet
-_COPY = re.compile(r"Mem[cC]py\s*([A-Z]to[A-Z])?\s*(?:\((\w+)\s*->\s*(\w+)\))?")
+_COPY = re.compile(r"Mem[cC]py\s*(?:([A-Z]to[A-Z])|[^\s(]*)\s*(?:\((\w+)\s*->\s*(\w+)\))?")
+_ROCM_COPY = re.compile(r"Copy(Host|Device)To(Host|Device)")  # roctracer's own name
+_END = {"host": "H", "pageable": "H", "pinned": "H", "device": "D", "array": "A"}
 _OPERATOR, _KERNEL = CALL_KINDS.index("operator"), SLICE_KINDS.index("kernel")
 _COLLECTIVE, _COPIED = SLICE_KINDS.index("collective"), SLICE_KINDS.index("copy")
 
@@ -226,12 +233,18 @@ class _Writer:
 
 
 def copied(name: str) -> tuple[str | None, str | None]:
-    """Direction and kind of host memory of a copy, from "Memcpy DtoH (Device -> Pinned)"."""
-    found = _COPY.match(name)
+    """Direction and kind of host memory of a copy, from "Memcpy DtoH (Device -> Pinned)"; where Kineto has a number in
+    place of the direction (ROCm), by the ends."""
+    rocm = _ROCM_COPY.match(name)
+    found = rocm or _COPY.match(name)
     if found is None:
         return None, None
-    ends = {(found[2] or "").casefold(), (found[3] or "").casefold()} & {"pageable", "pinned"}
-    return found[1], min(ends) if ends else None
+    direction = None if rocm else found[1]
+    ends = [(one or "").casefold() for one in found.groups()[-2:]]
+    if direction is None and all(one in _END for one in ends):
+        direction = f"{_END[ends[0]]}to{_END[ends[1]]}"
+    memory = {"pageable", "pinned"}.intersection(ends)
+    return direction, min(memory) if memory else None
 
 
 def _compact(text: str) -> str | None:

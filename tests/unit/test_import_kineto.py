@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flowprof.profiler.importers.writing import COLLECTIVE, copied
 from flowprof.profiler.store import Recording
 from traces import Event, imported, kineto, slice_, step, text, work
 
@@ -70,7 +71,8 @@ def old(event: Event) -> Event:
 
 def hip(event: Event) -> Event:
     quoted = {"bytes": "4096", "kind": "2"} if event["name"] == "cudaMemcpyAsync" else {}
-    return event | {"name": event["name"].replace("cuda", "hip"), "args": event["args"] | quoted}
+    name = "Memcpy 2 (Device -> Host)" if event["cat"] == "gpu_memcpy" else event["name"].replace("cuda", "hip")
+    return event | {"name": name, "args": event["args"] | quoted}
 
 
 def as_pairs(events: list[Event]) -> list[Event]:
@@ -121,6 +123,54 @@ def test_rocm(tmp_path: Path) -> None:
         ]
         assert it.rows("SELECT device, name FROM gpu_device") == [(9, "AMD Instinct MI300X")]
         assert not it.rows("SELECT * FROM loss")
+        assert it.rows("SELECT direction, host_memory, bytes FROM gpu_slice WHERE kind = 'copy'") == [
+            ("DtoH", None, 4096)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Memcpy DtoH (Device -> Pinned)", ("DtoH", "pinned")),
+        ("Memcpy HtoD (Pageable -> Device)", ("HtoD", "pageable")),
+        ("Memcpy PtoP", ("PtoP", None)),
+        ("MemCpy HtoD", ("HtoD", None)),
+        ("Memcpy HtoD (Host -> Device)", ("HtoD", None)),  # ROCm
+        ("Memcpy 1 (Host -> Device)", ("HtoD", None)),
+        ("Memcpy 4 (Device -> Device)", ("DtoD", None)),
+        ("Memcpy <unknown> (Pinned -> Device)", ("HtoD", "pinned")),
+        ("Memcpy <unknown> (? -> ?)", (None, None)),
+        ("CopyDeviceToHost", ("DtoH", None)),
+        ("CopyHostToDevice2D", ("HtoD", None)),
+        ("something", (None, None)),
+    ],
+)
+def test_directions_of_copies(name: str, expected: tuple[str | None, str | None]) -> None:
+    assert copied(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("ncclDevKernel_AllReduce_Sum_bf16", True),
+        ("void flashinfer::trtllm_allreduce_fusion::allreduce_fusion_kernel_oneshot_lamport<x>(y)", True),
+        ("void tensorrt_llm::kernels::ar_fusion::allreduce_fusion_kernel_twoshot_sync<x>(y)", True),
+        ("void tensorrt_llm::kernels::twoShotAllReduceKernel<__half, 8>(y)", True),
+        ("void multimem_all_reduce_kernel<c10::BFloat16, 16>(y)", True),
+        ("void two_shot_all_reduce_kernel_inplace<c10::BFloat16, 16, 8>(y)", True),
+        ("void one_shot_all_reduce_kernel<c10::BFloat16, 16, 8>(y)", True),
+        ("void quickreduce::allreduce_prototype_twoshot<quickreduce::AllReduceTwoshot<x> >(y)", True),
+        ("void deep_ep::intranode::dispatch<8, 768, 8192>(y)", True),
+        ("void deep_ep::internode_ll::combine<false, 3, 7168, 9>(y)", True),
+        ("void vllm::cross_device_reduce_2stage<c10::BFloat16, 2>(y)", True),
+        ("void deep_ep::layout::get_dispatch_layout<256, 32, 2>(y)", False),
+        ("void at::native::reduce_kernel<512, 1, x>(y)", False),
+        ("void cub::DeviceReduceKernel<x>(y)", False),
+        ("void moe_combine_kernel<c10::BFloat16>(y)", False),
+        ("_dispatch_tokens_triton", False),
+    ],
+)
+def test_collectives_by_name(name: str, network: bool) -> None:
+    assert bool(COLLECTIVE.search(name)) == network
 
 
 @pytest.mark.parametrize(
