@@ -1,8 +1,8 @@
 """The timeline's lanes of calls and of GPU work: operators and API functions by thread and depth, slices by stream.
 
 Of more than `limit` calls, or slices, the longest are kept. Threads and streams with most time come first, MAX_THREADS
-and MAX_STREAMS of them; calls deeper than MAX_DEPTH are left out. Where a slice carries the number of the call that
-launched it, the lane says which item of which lane that is.
+and MAX_STREAMS of them; calls deeper than MAX_DEPTH are left out. Where it is known which call launched a slice
+(gpu_work), the lane says which item of which lane that is.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ def call_timeline(recording: Recording, limit: int, origin_ns: int) -> CallTimel
 
 
 def _block(kind: str, name: str) -> str:
+    if kind in ("nccl", "collective"):
+        return "collectives"
     for block, pattern in _CLASSES:
         if pattern.search(name):
             return block if kind not in ("runtime", "driver") else "API calls"
@@ -97,10 +99,9 @@ def _block(kind: str, name: str) -> str:
 def _threads(
     calls: dict[str, np.ndarray], names: dict[tuple[int, int], str], origin: int
 ) -> tuple[list[CallLane], tuple[Ints, Ints, Ints]]:
-    """Lanes, and of every call that has a correlation: that, its lane and its place there, by correlation."""
-    pid, tid, depth, start, end, what, correlation = (
-        np.asarray(calls[name], np.int64)
-        for name in ("pid", "tid", "depth", "start_ns", "end_ns", "what", "correlation")
+    """Lanes, and of every call in them: its number, its lane and its place there, by number."""
+    pid, tid, depth, start, end, what, number_of = (
+        np.asarray(calls[name], np.int64) for name in ("pid", "tid", "depth", "start_ns", "end_ns", "what", "call_id")
     )
     lanes: list[CallLane] = []
     found: list[tuple[Ints, Ints, Ints]] = []
@@ -113,9 +114,7 @@ def _threads(
             mine = np.flatnonzero((thread_of.ravel() == number) & (depth == level))
             if not len(mine):
                 continue
-            caused = mine[correlation[mine] >= 0]
-            lane = np.full(len(caused), len(lanes), np.int64)
-            found.append((correlation[caused], lane, np.searchsorted(mine, caused)))
+            found.append((number_of[mine], np.full(len(mine), len(lanes), np.int64), np.arange(len(mine))))
             lanes.append(CallLane(f"calls · thread {thread} {comm}".strip(), level, start[mine] - origin,
                                   end[mine] - start[mine], what[mine].astype(np.uint32), None, None))  # fmt: skip
     if not found:
@@ -126,8 +125,8 @@ def _threads(
 
 
 def _streams(slices: dict[str, np.ndarray], first_kind: int, launched: Sequence[Ints], origin: int) -> list[CallLane]:
-    device, stream, start, end, what, correlation = (
-        np.asarray(slices[name], np.int64) for name in ("device", "stream", "start_ns", "end_ns", "what", "correlation")
+    device, stream, start, end, what, launch = (
+        np.asarray(slices[name], np.int64) for name in ("device", "stream", "start_ns", "end_ns", "what", "launch")
     )
     numbers, lane_of, item_of = launched
     streams, stream_of = np.unique(np.stack([device, stream]), axis=1, return_inverse=True)
@@ -138,8 +137,8 @@ def _streams(slices: dict[str, np.ndarray], first_kind: int, launched: Sequence[
         flow_lane = np.full(len(mine), NO_LANE, np.uint16)
         flow_item = np.zeros(len(mine), np.uint32)
         if len(numbers):
-            at = np.minimum(np.searchsorted(numbers, correlation[mine]), len(numbers) - 1)
-            known = (numbers[at] == correlation[mine]) & (lane_of[at] < NO_LANE)
+            at = np.minimum(np.searchsorted(numbers, launch[mine]), len(numbers) - 1)
+            known = (numbers[at] == launch[mine]) & (lane_of[at] < NO_LANE)
             flow_lane[known], flow_item[known] = lane_of[at[known]], item_of[at[known]]
         lanes.append(CallLane(f"GPU {int(streams[0, number])} · stream {int(streams[1, number])}", 0,
                               start[mine] - origin, end[mine] - start[mine],

@@ -74,6 +74,39 @@ def test_lanes(recorded: Path) -> None:
     assert arrays and "flow_lane" in description["lanes"][3] and "flow_lane" not in description["lanes"][0]
 
 
+def test_equal_numbers_of_two_processes(tmp_path: Path) -> None:
+    """A slice's own process launched it; of one whose process is not known nothing is said."""
+    with Recording.create(str(tmp_path / "x.duckdb")) as recording:
+        recording.append(
+            "api_call",
+            {"call_id": [1, 2], "pid": [1, 2], "tid": [7, 8], "kind": "runtime", "name": "cudaLaunchKernel",
+             "start_ns": [100, 200], "end_ns": [150, 240], "correlation": 41},
+        )  # fmt: skip
+        recording.append(
+            "gpu_slice",
+            {"slice_id": [1, 2, 3], "pid": [2, 1, None], "device": 0, "stream": [7, 9, 11], "kind": "kernel",
+             "name": "k", "start_ns": [300, 310, 320], "end_ns": [400, 400, 400], "correlation": 41},
+        )  # fmt: skip
+    with Recording.open(str(tmp_path / "x.duckdb")) as recording:
+        lanes = timeline(recording).calls.lanes
+    assert [lane.label for lane in lanes[:2]] == ["calls · thread 7", "calls · thread 8"]
+    assert [lane.flow_lane.tolist() for lane in lanes[2:] if lane.flow_lane is not None] == [[1], [0], [NO_LANE]]
+
+
+def test_collectives_on_the_host_have_a_lane(tmp_path: Path) -> None:
+    with Recording.create(str(tmp_path / "x.duckdb")) as recording:
+        recording.append(
+            "api_call",
+            {"call_id": [1], "pid": [1], "tid": [7], "kind": "nccl", "name": "ncclAllReduce", "start_ns": [100],
+             "end_ns": [150]},
+        )  # fmt: skip
+    with Recording.open(str(tmp_path / "x.duckdb")) as recording:
+        found = timeline(recording)
+    [lane] = found.calls.lanes
+    assert (found.origin_ns, lane.start_ns.tolist()) == (100, [0])
+    assert [(kind.name, kind.block) for kind in found.calls.kinds] == [("ncclAllReduce", "collectives")]
+
+
 def test_the_longest_are_kept(recorded: Path) -> None:
     with Recording.open(str(recorded)) as recording:
         calls = timeline(recording, limit=2).calls
