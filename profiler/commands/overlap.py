@@ -77,6 +77,7 @@ def _measured(path: str) -> int:
 
 def _recorded(asked: argparse.Namespace) -> int:
     from flowprof.profiler.analyzers import overlap
+    from flowprof.profiler.analyzers.gpu import GPU
     from flowprof.profiler.errors import NothingToProfileError
     from flowprof.profiler.overlap import interference
     from flowprof.profiler.store import Recording
@@ -89,6 +90,8 @@ def _recorded(asked: argparse.Namespace) -> int:
             recording.shadow("ceiling", ceilings.rows(ceilings_file.load(asked.ceilings)))
         if not overlap.WORK.met(recording):
             raise NothingToProfileError(f"{asked.file} cannot say: {overlap.WORK.why(recording)}")
+        if GPU.met(recording):
+            interference.check_for_gpus(table, asked.interference)
         found = overlap.table(recording, table)
     if asked.json:
         import json
@@ -115,6 +118,7 @@ def _modelled(asked: argparse.Namespace) -> int:
         gpus = replace(gpus, flops=asked.peak_tflops * 1e12, source="--peak-tflops; memory and links: " + gpus.source)
     work = operators.Workload(asked.batch, asked.prompt, asked.answer)
     table = interference.read(asked.interference) if asked.interference else interference.DEFAULT
+    interference.check_for_gpus(table, asked.interference)
     measured = cards.measured(asked.measured) if asked.measured else {}
     found = operators.operators(card, gpus, work, ELEMENT_BYTES[asked.dtype], measured)
     unknown = sorted(set(measured) - {one.name for one in found})

@@ -17,7 +17,7 @@ from typing import Literal
 from flowprof.profiler.errors import NotFoundError, UsageError
 
 Hidden = Literal["memory", "network", "copy"]
-MAX_BYTES, MAX_POINTS = 1 << 16, 100
+MAX_BYTES, MAX_POINTS, MAX_DEVICE = 1 << 16, 100, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Interference:
 
     points: dict[Hidden, tuple[tuple[float, float], ...]]
     source: str
+    device: str = ""  # CPU, or a GPU's name; "": not said
 
     def price(self, kind: Hidden) -> float:
         """Seconds of GEMM that hiding one second costs at best."""
@@ -37,6 +38,7 @@ class Interference:
         return min(self.points[kind], key=lambda point: (round(point[0] / point[1], 9), -point[1]))
 
 
+CPU = "cpu"
 _NETWORK = ((0.1, 0.3), (0.2, 0.5), (0.8, 0.9), (0.9, 1.0), (1.0, 1.0))
 DEFAULT = Interference(
     {
@@ -49,7 +51,8 @@ DEFAULT = Interference(
 
 
 def read(path: str) -> Interference:
-    """A TOML file: `memory = [[R, P], …]`, and so for network and copy. Raises NotFoundError, UsageError."""
+    """A TOML file: `memory = [[R, P], …]`, and so for network and copy; `device = "cpu"`, or a GPU's name, says where
+    it was measured. Raises NotFoundError, UsageError."""
     try:
         if Path(path).stat().st_size > MAX_BYTES:
             raise UsageError(f"{path} is too large for an interference table")
@@ -65,7 +68,22 @@ def read(path: str) -> Interference:
     if not set(points) & set(table):
         raise UsageError(f"{path} holds none of {', '.join(points)}", "write memory = [[0.4, 0.8], …]")
     others = [kind for kind in points if kind not in table]
-    return Interference(points, f"measured: {path}" + (f"; {' and '.join(others)}: {DEFAULT.source}" if others else ""))
+    device = table.get("device", "")
+    if not isinstance(device, str) or len(device) > MAX_DEVICE:
+        raise UsageError(f"{path}: device is a text", f'like device = "{CPU}"')
+    source = f"measured: {path}" + (f" on {device}" if device else "")
+    return Interference(
+        points, source + (f"; {' and '.join(others)}: {DEFAULT.source}" if others else ""), device.casefold()
+    )
+
+
+def check_for_gpus(table: Interference, path: str) -> None:
+    """Raises UsageError for a table that says nothing of GPUs."""
+    if table.device == CPU:
+        raise UsageError(
+            f"{path} was measured on processors, and does not price the work of GPUs",
+            "leave --interference out, or measure with the GPU's kernels",
+        )
 
 
 def _points(path: str, kind: str, rows: object) -> tuple[tuple[float, float], ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from flowprof.profiler.errors import NothingToProfileError, RecordingError
 from flowprof.profiler.machine.calibrate import ONE_THREAD
+from flowprof.profiler.overlap.interference import CPU
 
 ROUNDS, SECONDS = 7, 0.25
 LEAST = 0.001  # of R: a table holds positive shares
@@ -61,6 +62,7 @@ def write(found: Measured, path: str) -> None:
     text = (
         f"# {time.strftime('%Y-%m-%d')}: a GEMM on processor {found.cpus[0]} beside a copy on processor "
         f"{found.cpus[1]}, {os.uname().nodename}\n"
+        f'device = "{CPU}"\n'
         f"memory = [[{found.share:.4f}, {found.speed:.4f}]]\n"
     )
     try:

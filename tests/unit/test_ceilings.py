@@ -198,6 +198,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
         ("nvidia a100-sxm4-80gb", 2039, 312e12),
         ("NVIDIA A100 80GB PCIe", 1935, 312e12),
         ("A100-PCIE-40GB", 1555, 312e12),
+        ("NVIDIA A100-PG509-200", 1555, 312e12),
         ("Tesla T4", 320, None),
         ("GeForce RTX 4090", 1008, 165.2e12),
         ("AMD Instinct MI300X", 5300, 1307.4e12),

@@ -208,7 +208,7 @@ def test_bad_flags(capsys: pytest.CaptureFixture[str], flags: list[str], code: i
 
 @pytest.mark.parametrize(
     "text", ["", "memory = 1", "memory = []", "memory = [[1]]", "memory = [[0, 1]]", "memory = [[0.5, 2]]",
-             "memory = [[true, 1]]", 'memory = [["a", 1]]', "["],
+             "memory = [[true, 1]]", "device = 1\nmemory = [[0.5, 1]]", 'memory = [["a", 1]]', "["],
 )  # fmt: skip
 def test_tables_that_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "table.toml").write_text(text)
@@ -229,6 +229,10 @@ def test_a_measured_table_is_read_back(tmp_path: Path, capsys: pytest.CaptureFix
     assert table.points["memory"] == ((0.05, 0.975),)
     assert table.points["network"] == interference.DEFAULT.points["network"]
     assert "network and copy: NanoFlow" in table.source
+    assert table.device == interference.CPU
+    command = ["overlap", "--model", "llama2-70b", "--gpus", "8xA100", "--batch", "9"]
+    assert cli.main([*command, "--interference", str(tmp_path / "mine.toml")]) == 2
+    assert "does not price the work of GPUs" in capsys.readouterr().err
     assert cli.main(["overlap", "--measure-interference", str(tmp_path / "mine.toml")]) == 2
     assert "is there already" in capsys.readouterr().err
 

@@ -544,6 +544,12 @@ def test_an_interference_table_of_one_s_own(tmp_path: Path, capsys: pytest.Captu
     told = json.loads(capsys.readouterr().out)
     assert told["overlap"][0]["aware_ns"] == pytest.approx(0.9 * told["overlap"][0]["ideal_ns"], rel=0.01)
     assert told["interference"].startswith("measured")
+    (tmp_path / "mine.toml").write_text('device = "CPU"\nnetwork = [[0.1, 1.0]]\n')
+    assert cli.main(["overlap", str(path), "--json", "--interference", str(tmp_path / "mine.toml")]) == 2
+    assert "was measured on processors" in capsys.readouterr().err
+    (tmp_path / "mine.toml").write_text('device = "NVIDIA H100"\nnetwork = [[0.1, 1.0]]\n')
+    assert cli.main(["overlap", str(path), "--json", "--interference", str(tmp_path / "mine.toml")]) == 0
+    assert "mine.toml on NVIDIA H100" in json.loads(capsys.readouterr().out)["interference"]
 
 
 @pytest.mark.parametrize(
