@@ -49,4 +49,6 @@ def plant(path: str | Path, comm: str = "hog", many: int = 0) -> None:
         db.execute(GRAPH_STATES, {"hog": HOG, "comm": comm})
         if many:
             db.execute(SHORT_STATES, {"hog": HOG, "comm": comm, "many": many})
-        db.execute("INSERT INTO page_fault SELECT pid, tid, start_ns, 0 FROM graph_exec LIMIT 3")
+        db.execute(
+            "INSERT INTO page_fault BY NAME SELECT pid, tid, start_ns AS at_ns, 0 AS address FROM graph_exec LIMIT 3"
+        )
