@@ -241,7 +241,7 @@ class _View:
         """Which of the work behind a wait needs the awaited work for sure, or for all that the trace tells."""
         slices, first = self.slices, int(self.slices.launch_ns[ahead].min())
         launched, streams = slices.launch_ns[behind], slices.stream[behind]
-        since, everything = self._tied(wait, first, int(slices.stream[ahead[-1]]))
+        since, everything = self._tied(wait, first, int(launched.max()), int(slices.stream[ahead[-1]]))
         found = launched >= everything
         for stream, at in since.items():
             found |= (streams == stream) & (launched >= at)
@@ -255,16 +255,16 @@ class _View:
                 found |= (flags == BLOCKING) & (launched > self.null_ns[place])
         return found
 
-    def _tied(self, wait: _Wait, first: int, stream: int) -> tuple[dict[int, int], int]:
-        """Streams that wait for what was launched in `stream` at `first`, each from when on; and from when on whatever
-        the thread launches counts as waiting, for it is not told which stream does."""
+    def _tied(self, wait: _Wait, first: int, last: int, stream: int) -> tuple[dict[int, int], int]:
+        """Streams that wait for what was launched in `stream` at `first`, each from when on, until `last`; and from
+        when on whatever the thread launches counts as waiting, for it is not told which stream does."""
         tied, events = {stream: first}, self.waits.events
         rows = self.events.get(wait.process)
         if rows is None:
             return {}, LATEST
-        place = int(np.searchsorted(self.event_ns[wait.process], first))
-        everything = int(events.at[rows[place + NEAR]]) if len(rows) > place + NEAR else LATEST
-        for row in rows[place : place + NEAR].tolist():
+        begin, end = (int(place) for place in np.searchsorted(self.event_ns[wait.process], (first, last)))
+        everything = int(events.at[rows[begin + NEAR]]) if end > begin + NEAR else LATEST
+        for row in rows[begin : min(end, begin + NEAR)].tolist():
             at, waiting, awaited = int(events.at[row]), int(events.waiting[row]), int(events.awaited[row])
             if waiting < 0:
                 if events.thread[row] == wait.thread:

@@ -246,9 +246,9 @@ def synchronised(
     program.events.append(slice_("user_annotation", "train_step", -1, 1e9))
     for number in range(20):
         at = 1e6 + 1000 * number
-        told = 10_000 + 100 * number  # correlations of events
+        told = 10_000 + 1000 * number  # correlations of events
         for place, (waiting, awaited, recorded) in enumerate(edges):
-            program.edge(at + recorded, at + 408 + place / 10, waiting, awaited, told + 2 * place)
+            program.edge(at + recorded, at + 408 + place / 200, waiting, awaited, told + 2 * place)
         if first == "copy":
             program.copy(400, "HtoD (Pinned -> Device)", at=at + 5, launched=at)
         elif first == "to host":
@@ -296,10 +296,12 @@ def test_waits_that_may_be_needed(tmp_path: Path, how: dict[str, Any], why: str)
         ([(9, 7, -1)], False),  # for what was there before the product
         ([(11, 7, 1)], False),  # another stream waits for the product
         ([(9, 13, 1)], False),  # the collective's stream waits for another one
-        ([(11, 7, 1), (9, 11, 408.05)], True),  # for a stream that waits for the product
+        ([(11, 7, 1), (9, 11, 408.002)], True),  # for a stream that waits for the product
         ([(11, 7, 1), (9, 11, 1)], False),  # and for what was there before it did
         ([(9, -1, 1)], True),  # the trace does not say for which stream
         ([(-1, -1, 1)], True),  # nor which one waits
+        ([(11, 13, 1)] * 250, False),
+        ([(11, 13, 1)] * 260, True),  # more than are looked at
     ],
 )
 def test_events_order_their_own_streams(tmp_path: Path, edges: list[tuple[int, int, float]], ordered: bool) -> None:
