@@ -21,9 +21,10 @@ enum tap_way { SELECTION, CONDITION, INSTANCE, UNIT, UNITS, TASK, HOLDER, VARIAB
 
 struct way_step {
 	s32 offset;
-	u8 size; /* to load; 0: only add */
+	u32 mask; /* of the bits to keep in the end; 0: all */
+	u8 size;  /* to load; 0: only add */
 	u8 is_signed;
-	u16 mask; /* of the bits to keep then; 0: all */
+	u8 pad[2];
 };
 
 struct way {

@@ -29,7 +29,7 @@ SELECT (SELECT min(start_ns) FROM probe_window), (SELECT max(end_ns) FROM probe_
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """As its manifest calls it. events: the kinds that could be seen; empty: not known."""
+    """As its manifest calls it. events: the kinds that could be seen, `holder` where waits tell it; empty: unknown."""
 
     resource_id: int
     manifest: str

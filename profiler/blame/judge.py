@@ -12,6 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 from flowprof.profiler.blame.chain import Step, deadlocked, follow
+from flowprof.profiler.blame.events import ACQUIRE
+from flowprof.profiler.blame.occupancy import blame
+from flowprof.profiler.blame.pairing import RELEASED
 from flowprof.profiler.blame.study import Study, View
 from flowprof.profiler.blame.unwaited import MAX_PLACES, grown, growth_verdict, leaking, locks, tails, tiny, unreturned
 from flowprof.profiler.blame.verdict import Verdict, confidence_of, sufferers, trusted, utilisation
@@ -42,9 +45,35 @@ def verdicts(study: Study) -> tuple[Verdict, ...]:
 
 def _contended(study: Study) -> list[Verdict | None]:
     share = study.thresholds.of("contention", "some_share")
-    places = study.waited_places(share * study.events.span_ns)[:MAX_PLACES]
-    sure = [place for place in places if trusted(study, study.where(place).resource, place)]
-    return [_contention(study, study.view(place)) for place in sure]
+    views = [study.view(place) for place in study.waited_places(share * study.events.span_ns)[:MAX_PLACES]]
+    told = [_told(study, view) for view in views]
+    views = [_all_counted(study, view) if tell else view for view, tell in zip(views, told, strict=True)]
+    return [
+        _contention(study, view)
+        for view, tell in zip(views, told, strict=True)
+        if tell or (trusted(study, study.where(view.place).resource, view.place) and not _nobodys(study, view))
+    ]
+
+
+def _told(study: Study, view: View) -> bool:
+    """Whether waits that say who has what they are for make up most of the waiting."""
+    says = study.events.holder[view.waits.event] > 0
+    return bool(2 * view.waits.ns[says].sum() > view.waits.ns.sum())
+
+
+def _all_counted(study: Study, view: View) -> View:
+    """Where waits say who has it all of them count: the kernel sees no acquire of who found the lock free."""
+    seen = replace(view.seen, counts=view.seen.waiters > 0)
+    return replace(view, seen=seen, blame=blame(study.events, view.held, view.waits, seen))
+
+
+def _nobodys(study: Study, view: View) -> bool:
+    """Whether it is no lock: the resource's waits say who has one, none here does, and nobody who got it gave it back.
+    So are a thread's end, a signal that comes once, a timer."""
+    if "holder" not in study.resource(view.place).events or (study.events.holder[view.waits.event] > 0).any():
+        return False
+    got = study.events.kind[view.held.acquire] == ACQUIRE
+    return not bool((got & (view.held.how == RELEASED)).any())
 
 
 def _contention(study: Study, view: View) -> Verdict | None:

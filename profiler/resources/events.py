@@ -15,6 +15,7 @@ from flowprof.profiler.resources.taps import SAMPLE, WAYS, Tap
 from numpy.typing import NDArray
 
 KINDS = (ring.RESOURCE, ring.RESOURCE_HOLDER, ring.RESOURCE_VARIABLES)
+HOLDER = "holder"  # beside events that are probed: waits tell it
 SAVES, SHARED = 1 << 48, 1 << 49  # in a site's cookie
 _EVENTS = np.array([*EVENTS, "give-up"], object)
 _GAVE_UP = 1 << 31  # in `ith`
@@ -74,11 +75,14 @@ class ResourceEvents:
         return self._number(0, name, expression, "", way)
 
     def events_seen(self) -> dict[int, str]:
-        """Resource's number → the events that are probed: a function that the target does not have tells nothing."""
+        """Resource's number → the events that are probed: a function that the target does not have tells nothing. And
+        `holder` where a wait says who has it."""
         found: dict[int, set[str]] = {number: set() for number in self._resources.values()}
         for tap in self._taps:
             if tap.event != SAMPLE:
                 found[self._resource(tap)].add(tap.event)
+                if tap.ways[_HOLDER] is not None and tap.event == "wait":
+                    found[self._resource(tap)].add(HOLDER)
         return {number: ",".join(sorted(events)) for number, events in found.items()}
 
     def new_variables(self) -> Columns:

@@ -7,7 +7,7 @@
     64, 0x40             a number
     global(pool_size)    the address of a variable, by its symbol
     X + 16, X - 8        any of them, further on
-    X & 127              of what it is, these bits (65535 at most)
+    X & 127              of what it is, these bits (of the lower 32)
     *(X):u32             what lies there: u8 u16 u32 u64, i8 i16 i32 i64, ptr; f32 f64 for variables
     this.n_slots         a member, where the file has debug information: of the class whose method it is
     cast(server_task, arg2).id   likewise of another struct; members that are pointers are followed
@@ -39,7 +39,7 @@ COMPARISONS = ("==", "!=", "<=", ">=", "<", ">")
 NUMBER, ARGUMENT, RETURN, THREAD = 0, 1, 7, 8  # where a way starts; arguments are 1 … 6
 DECLARED = "?"
 NAMED = -1  # by a name that is not looked up yet
-_STEP = struct.Struct("<iBBH")  # struct way_step
+_STEP = struct.Struct("<iIBB2x")  # struct way_step
 _WAY = struct.Struct("<QBB6x")
 WAY_BYTES = _WAY.size + MAX_STEPS * _STEP.size
 _TOKENS = re.compile(
@@ -104,7 +104,7 @@ class Way:
 
     def packed(self) -> bytes:
         """struct way of resources.bpf.c."""
-        steps = b"".join(_STEP.pack(s.offset, s.size, s.signed, s.mask) for s in self.steps)
+        steps = b"".join(_STEP.pack(s.offset, s.mask, s.size, s.signed) for s in self.steps)
         return _WAY.pack(self.value & (1 << 64) - 1, self.base, len(self.steps)) + steps.ljust(
             WAY_BYTES - _WAY.size, b"\0"
         )
@@ -251,8 +251,8 @@ class _Parser:
         if self._at("&"):
             self._next("sign")
             mask = int(self._next("number"), 0)
-            if not 0 < mask < 1 << 16:
-                raise ExpressionError(f"& {mask} keeps no bit, or more than 16")
+            if not 0 < mask < 1 << 32:
+                raise ExpressionError(f"& {mask} keeps no bit, or more than 32")
             way = replace(way, steps=(*way.steps, Step(mask=mask)))
         return way
 

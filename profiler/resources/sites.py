@@ -32,7 +32,7 @@ from flowprof.profiler.target import Module, Target
 LEVEL = "resource"
 MAX_FUNCTIONS = 64  # that one event may be probed in
 MAX_CANDIDATES = 10_000  # names that are demangled for one event
-TAPS_PER_SITE = 4  # a program each, one behind the other
+TAPS_PER_SITE = 8  # a program each, one behind the other
 NO_FUNCTION = "no function has this name"
 _NO_MODULE = Module(0, "", "", 0, "", False, ())
 _WORD = re.compile(r"[A-Za-z_]\w{2,}")

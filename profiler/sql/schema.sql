@@ -305,7 +305,7 @@ CREATE TABLE resource (        -- what a manifest calls a resource of the applic
     kind VARCHAR,              -- memory (pages, cells, buffers), state (locks, tables), queue (tasks, connections, pools)
     capacity BIGINT,           -- units of one instance as the manifest states them; NULL unknown
     about VARCHAR,             -- the manifest's sentence
-    events VARCHAR,            -- which kinds of events are probed, as wait,acquire,release; NULL: not told
+    events VARCHAR,            -- which kinds of events are probed, as wait,acquire,release; holder: waits tell it; NULL: not told
     shared BOOLEAN             -- whether the processes of a family have it together; NULL: not told, taken for yes
 );
 

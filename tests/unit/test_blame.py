@@ -272,6 +272,35 @@ def test_who_is_told_to_hold_it_is_believed_where_it_is_a_thread(
     assert {found.events.actors[actor].name[0]: round(ns / MS, 3) for actor, ns in by_actor.items()} == blamed
 
 
+LATE = [(100, 1, "wait", None), (700, 1, "acquire", None)]
+TURN = [(0, 1, "wait", 2), (80, 2, "release", None), (80, 1, "acquire", None), (81, 1, "release", None),
+        (90, 2, "release", None)]  # fmt: skip
+FAST = [(begin + at, *more) for begin in range(50, 950, 100) for at, *more in TURN]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds", "blamed"),
+    [
+        (LATE, "acquire,holder,release,wait", []),  # a lock would say who has it: this is a thread's end
+        ([*LATE, (800, 1, "release", None)], "acquire,holder,release,wait", [None]),  # it was taken and given back
+        (LATE, "acquire,release,wait", [None]),  # who has it cannot be said: it had it before the recording
+        (FAST, "acquire,holder,release,wait", ["b"]),  # its acquires are not seen, and the lock says who has it
+    ],
+)
+def test_who_waits_for_what_nobody_was_seen_to_hold(
+    tmp_path: Path, rows: list[tuple[float, int, str, int | None]], kinds: str, blamed: list[str | None]
+) -> None:
+    run = runs.Run(end=1000, threads={1: "a", 2: "b"})
+    run.resource("word", "state", events=kinds)
+    for run.now, tid, kind, told in rows:
+        run.event(kind, tid, 1, holder=told)
+    run.write(str(tmp_path / "nobody.duckdb"))
+    with Recording.open(str(tmp_path / "nobody.duckdb")) as recording:
+        table = build_report(recording).get(ResourceTable)
+    assert table is not None
+    assert [one.holder and one.holder.name[0] for one in table.blamed if one.pathology == "contention"] == blamed
+
+
 def test_what_is_only_waited_for_is_not_held(tmp_path: Path) -> None:
     """At a barrier everybody waits and goes on: no acquire is in another one's way, and none is left over."""
     run = runs.Run(end=100, threads={1: "a", 2: "b"})

@@ -151,16 +151,17 @@ def test_members_that_are_not_there(text: str, owner: str) -> None:
 
 def test_the_kernel_gets_as_many_bytes_as_it_reads() -> None:
     packed = parse("*(*(arg2 + 8):ptr - 4):i16").packed()
-    assert len(packed) == WAY_BYTES == 64
+    assert len(packed) == WAY_BYTES == 88
     assert packed[8] == 2 and packed[9] == 2  # base and number of steps
-    assert packed[16:32] == bytes([8, 0, 0, 0, 8, 0, 0, 0]) + bytes([0xFC, 0xFF, 0xFF, 0xFF, 2, 1, 0, 0])
+    assert packed[16:28] == bytes([8, 0, 0, 0]) + bytes(4) + bytes([8, 0, 0, 0])
+    assert packed[28:40] == bytes([0xFC, 0xFF, 0xFF, 0xFF]) + bytes(4) + bytes([2, 1, 0, 0])
     assert parse("0xffffffffffffffff").packed()[:8] == b"\xff" * 8
 
 
 def test_bits_of_a_value() -> None:
     assert parse("arg2 & 127").steps == (Step(mask=127),)
-    assert parse("*(arg1 + 4):u32 & 0xff").steps == (Step(4, 4), Step(mask=255))
+    assert parse("*(arg1 + 4):u32 & 0x3fffffff").steps == (Step(4, 4), Step(mask=0x3FFFFFFF))
     assert parse_conditions("arg2 & 127 == 9") == (Condition(Way(2, steps=(Step(mask=127),)), "==", 9),)
-    for text in ("arg1 & 0", "arg1 & 65536", "arg1 & x"):
+    for text in ("arg1 & 0", "arg1 & 0x100000000", "arg1 & x"):
         with pytest.raises(ExpressionError):
             parse(text)
