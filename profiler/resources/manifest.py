@@ -19,12 +19,14 @@ A TOML file. What is shipped lies in probes/resources; `flowprof resources scan`
     [[resource.event]]
     event = "acquire"                   # wait, acquire, use, release
     function = 'pool_get\\(.*\\)|pool_get'  # regular expression over whole names, demangled; or
-    # syscall = "futex"                 # a system call, by its name in the kernel's tracepoints
+    # syscall = "futex"                 # a system call, by its name in the kernel's tracepoints; or
+    # callee_of = 'PyEval_RestoreThread' # the only function that one of such a name calls, or ends in: it needs no name
     at = "return"                       # entry (default), return
     no_unwind = false                   # true: neither an exception nor a cancellation ever leaves the function
     when = "ret != 0"                   # only then: an expression, one of == != < > <= >=, and a number; or two of
                                         # these with `and` between
     unless = 'take_gil'                 # not where a function of such a name is there, which tells more
+    unless_inner = false                # true: nor in one that calls another function of the same event
     instance = "arg1"                   # which one of several; default "0": there is one; of a release "all" that the
                                         # thread or task has, of all units or of one
     unit = "ret"                        # which part: joins an acquire with its release
@@ -72,7 +74,8 @@ _EXPRESSIONS = ("when", "instance", "unit", "units", "task", "holder")
 _TOP = ("name", "about", "modules", "build_ids", "versions", "version_text", "resource", "variable")
 _VARIABLE = ("name", "expression", "period_ms", "function", "at")
 _RESOURCE = ("name", "kind", "about", "capacity", "shared", "event")
-_EVENT = ("event", "function", "syscall", "at", "no_unwind", "stack", "unless", "variables", *_EXPRESSIONS)
+_WHERE = ("function", "syscall", "callee_of")
+_EVENT = ("event", *_WHERE, "at", "no_unwind", "stack", "unless", "unless_inner", "variables", *_EXPRESSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,15 @@ class Event:
     task: str = ""
     holder: str = ""
     unless: str = ""
+    callee_of: str = ""
+    unless_inner: bool = False
     variables: tuple[tuple[str, str], ...] = ()  # name, expression
     line: int = 0  # of the manifest
+
+    @property
+    def where(self) -> str:
+        """As the manifest names the place."""
+        return self.function or self.syscall or f"callee of {self.callee_of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +245,19 @@ def _event(table: _Table) -> Event:
         raise table.error("syscall", f"{syscall!r:.40} is no name of a system call")
     if syscall and "function" in table.read:
         raise table.error("syscall", "is seen in the kernel: there is no function beside it")
+    if "callee_of" in table.read and (syscall or "function" in table.read):
+        raise table.error("callee_of", "names a function by its caller: there is no other name beside it")
     if table.read.get("instance") == ALL and event != "release":
         raise table.error("instance", f"only a release is of {ALL!r} that its thread or task has")
-    function = "" if syscall else table.pattern("function")
+    callee_of = table.pattern("callee_of", "")
+    function = "" if syscall or callee_of else table.pattern("function")
     return Event(
         event, function, syscall, table.one_of("at", ("entry", "return"), "entry"),
         table.get("no_unwind", bool, False),
         table.get("stack", bool, event in ("wait", "acquire")),
         **{name: table.text(name, "") for name in _EXPRESSIONS}, 
-        unless=table.pattern("unless", ""), variables=tuple(variables.items()), line=table.line(),
+        unless=table.pattern("unless", ""), callee_of=callee_of, 
+        unless_inner=table.get("unless_inner", bool, False), variables=tuple(variables.items()), line=table.line(),
     )  # fmt: skip
 
 

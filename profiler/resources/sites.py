@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flowprof.probes.catalogue import Probe
@@ -22,6 +22,7 @@ from flowprof.profiler.planning.exit_sites import choose_exit_sites
 from flowprof.profiler.planning.planned_site import PlannedSite
 from flowprof.profiler.planning.probe_cost import Kernel
 from flowprof.profiler.planning.sites import NoSite, Site, choose_entry_site, return_site
+from flowprof.profiler.resources.callees import called, only_callee
 from flowprof.profiler.resources.declared import find_object, nearest
 from flowprof.profiler.resources.expression import NAMED, NUMBER, ExpressionError, Way, parse
 from flowprof.profiler.resources.manifest import MAX_VARIABLES, Event, Manifest, Resource, Variable
@@ -34,6 +35,7 @@ MAX_FUNCTIONS = 64  # that one event may be probed in
 MAX_CANDIDATES = 10_000  # names that are demangled for one event
 TAPS_PER_SITE = 8  # a program each, one behind the other
 NO_FUNCTION = "no function has this name"
+NOT_ONE = "the function calls not one other function, but several or none"
 _NO_MODULE = Module(0, "", "", 0, "", False, ())
 _WORD = re.compile(r"[A-Za-z_]\w{2,}")
 _ARGUMENTS = r"(\[abi:\w+\])?(\(.*\))?( const)?"  # that a sample's function need not name
@@ -50,6 +52,11 @@ class _Function:
     entry: list[Tap]
     leave: list[Tap]
     no_unwind: bool = True
+    outer: list[Tap] = field(default_factory=list)  # that are left out where a function that it calls has them, too
+
+    @property
+    def taps(self) -> list[Tap]:
+        return [*self.entry, *self.leave]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,7 @@ def _plan(target: Target, manifest: Manifest, kernel: Kernel, debug_dirs: tuple[
             if error == NO_FUNCTION and why:
                 error += f"; {why}"
             if error:
-                name = event.function or event.syscall
-                yield _refused(target, manifest, f"{resource.name}.{event.event}", name, event.line, error)
+                yield _refused(target, manifest, f"{resource.name}.{event.event}", event.where, event.line, error)
     for variable in manifest.variables:
         what = VARIABLE + variable.name
         if variable.function:
@@ -102,7 +108,7 @@ def _plan(target: Target, manifest: Manifest, kernel: Kernel, debug_dirs: tuple[
             _place_variable(target, manifest, variable, debug_dirs)
         except ExpressionError as wrong:
             yield _refused(target, manifest, what, variable.expression, variable.line, str(wrong))
-    for function in functions.values():
+    for function in _without_wrappers(functions):
         yield from _sites_of(target, manifest, function, kernel)
     for name, taps in calls.items():
         yield from _syscall_sites(target, manifest, name, taps)
@@ -123,10 +129,14 @@ def _place_event(
     """Add the event's taps to the functions that it names; else why not."""
     if event.unless and any(True for _ in _matching(binaries, event.unless)):
         return ""
-    found = list(_matching(binaries, event.function))
+    found = list(_matching(binaries, event.function or event.callee_of))
     if len(found) > MAX_FUNCTIONS:
         return f"{len(found)} functions have such a name, {MAX_FUNCTIONS} are probed: narrow it"
     error = "" if found else NO_FUNCTION
+    if event.callee_of:
+        callees = [(module, elf, only_callee(elf, symbol)) for module, elf, symbol, _ in found]
+        error = error if any(symbol for _, _, symbol in callees) else error or NOT_ONE
+        found = [(module, elf, symbol, symbol.name) for module, elf, symbol in callees if symbol]
     for module, elf, symbol, name in found:
         known = functions.setdefault((module.inode, symbol.address), _Function(module, elf, symbol, [], []))
         try:
@@ -136,7 +146,21 @@ def _place_event(
             continue
         (known.leave if event.at == "return" else known.entry).append(tap)
         known.no_unwind &= event.no_unwind or event.at == "entry"
+        if event.unless_inner:
+            known.outer.append(tap)
     return error
+
+
+def _without_wrappers(functions: _Functions) -> Iterator[_Function]:
+    """Without events that a function which they call tells of, too."""
+    for function in functions.values():
+        if function.outer:
+            inner = {(function.module.inode, to) for to in called(function.elf, function.symbol.address)}
+            told = {tap.id for place in functions.keys() & inner for tap in functions[place].taps}
+            function.entry = [tap for tap in function.entry if tap not in function.outer or tap.id not in told]
+            function.leave = [tap for tap in function.leave if tap not in function.outer or tap.id not in told]
+        if function.taps:
+            yield function
 
 
 def _place_sample(manifest: Manifest, variable: Variable, binaries: _Binaries, functions: _Functions) -> str:

@@ -149,6 +149,45 @@ def test_cpython_gil(tmp_path: Path) -> None:
         assert waited > 0.5e9 and victims[tid] == pytest.approx(waited, rel=0.1)
 
 
+COMPUTING = """
+import json, sys, threading, time
+
+def compute():
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        sum(range(1000))
+
+print(1, flush=True)
+for line in sys.stdin:
+    threads = [threading.Thread(target=compute) for _ in "abc"]
+    for thread in threads:
+        thread.start()
+    ids = [thread.native_id for thread in threads]
+    for thread in threads:
+        thread.join()
+    print(json.dumps(ids), flush=True)
+"""
+
+
+def test_cpython_gil_of_threads_that_compute(tmp_path: Path) -> None:
+    """Nobody gives it up: the interpreter takes it away after 5 ms, in functions that Debian's build does not name."""
+    path = tmp_path / "computing.duckdb"
+    with torch_engine.running(COMPUTING, executable=Path(sys.executable)) as program:
+        with recording_of([program.pid], path, manifests=(manifest.load("cpython-gil"),), levels=LEVELS) as run:
+            computing = program.ask("go")
+        assert run.progress.lost == 0
+    events = Counter((event, tid) for event, _, _, _, _, tid, _ in read(path, EVENTS, "gil"))
+    for tid in computing:
+        assert min(events["wait", tid], events["acquire", tid], events["release", tid]) > 10
+        assert events["acquire", tid] == pytest.approx(events["release", tid], abs=2)
+    first = resources(path).blamed[0]
+    assert (first.resource, first.pathology, first.holders) == ("gil", "contention", 3)
+    victims = {victim.tid: victim.waiting_ns for victim in first.victims}
+    assert {*computing} <= {*victims}
+    longest = 1.1 * 2 * 1.5e9  # one computes at a time; who lacks a processor does not ask yet
+    assert 1e9 < sum(victims[tid] for tid in computing) < longest
+
+
 TORCH = """
 import sys, torch
 torch.set_num_threads(1)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from flowprof.profiler.binaries.elf import ElfFile
-from flowprof.profiler.resources.sites import _ARGUMENTS, _NO_MODULE, _matching, needed_words
+from flowprof.profiler.resources.callees import called, only_callee
+from flowprof.profiler.resources.manifest import parse
+from flowprof.profiler.resources.sites import (
+    _ARGUMENTS,
+    _NO_MODULE,
+    _matching,
+    needed_words,
+    plan_resources,
+)
+from flowprof.profiler.target import Mapping, Module, Target
 
 PROGRAM = """
 struct Pool { int free; int get() const; int take(unsigned long n); template <class T> T give(T t) { return t; } };
@@ -67,3 +77,71 @@ def test_functions_are_found(elf: ElfFile, pattern: str, names: set[str]) -> Non
 )
 def test_words_that_a_symbol_must_hold(pattern: str, words: list[str]) -> None:
     assert needed_words(pattern) == words
+
+
+CALLS = """
+__attribute__((noipa)) static int take(int n) { return n + 1; }
+__attribute__((noipa)) static int drop(int n) { return n + 2; }
+__attribute__((noipa)) int one(int n) { return take(n) * 2; }
+__attribute__((noipa)) int tail(int n) { return drop(n); }
+__attribute__((noipa)) int two(int n) { return take(n) * 2 + drop(n); }
+__attribute__((noipa)) int rarely(int n) { if (__builtin_expect(n < 0, 0)) __builtin_trap(); return take(n) * 2; }
+__attribute__((noipa)) int none(int n) { return n; }
+int main(int n, char **) { return one(n) + tail(n) + two(n) + none(n) + rarely(n); }
+"""
+
+
+def test_the_only_function_that_another_one_calls(tmp_path: Path) -> None:
+    """By a call, or by a jump at its end; with its name where it has one, also where the file names none."""
+    (tmp_path / "calls.cc").write_text(f'extern "C" {{ {CALLS} }}')
+    subprocess.run(["g++", "-O2", "-rdynamic", "-o", "calls", "calls.cc"], cwd=tmp_path, check=True)
+    elf = ElfFile(str(tmp_path / "calls"))
+    address = {name: symbol.address for name in ("take", "drop") if (symbol := elf.symbols().get(name))}
+    for name, wanted in (("one", "take"), ("tail", "drop"), ("rarely", "take"), ("two", None), ("none", None)):
+        caller = elf.symbols().get(name)
+        assert caller is not None
+        found = only_callee(elf, caller)
+        assert (found and found.name) == wanted
+        assert wanted is None or address[wanted] in called(elf, caller.address)
+    subprocess.run(["strip", "calls"], cwd=tmp_path, check=True)
+    stripped = ElfFile(str(tmp_path / "calls"))
+    caller = stripped.symbols().get("tail")
+    assert caller is not None and stripped.symbols().get("drop") is None
+    found = only_callee(stripped, caller)
+    assert found is not None and (found.name, found.address) == ("callee of tail", address["drop"])
+
+
+WRAPPED = """
+name = "p"
+[[resource]]
+name = "r"
+kind = "state"
+[[resource.event]]
+event = "acquire"
+callee_of = 'one'
+[[resource.event]]
+event = "acquire"
+function = 'one|none'
+unless_inner = true
+[[resource.event]]
+event = "release"
+callee_of = 'two'
+[[resource.event]]
+event = "release"
+function = 'one'
+unless_inner = true
+"""
+
+
+def test_a_function_that_calls_another_one_of_the_event_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "calls.c").write_text(CALLS.replace("char **)", "char **unused)"))
+    subprocess.run(["gcc", "-O2", "-o", "calls", "calls.c"], cwd=tmp_path, check=True)
+    path = str(tmp_path / "calls")
+    module = Module(1, path, path, 1, "", False, (Mapping(0, 1 << 20, 0),))
+    target = Target(1, 0, 0, path, path, 0.0, (module,))
+    sites = plan_resources(target, [parse(WRAPPED, "p.toml")], (6, 12))
+    placed = {(site.symbol, site.probe.id) for site in sites if not site.refused}
+    assert placed == {("take", "r.acquire"), ("none", "r.acquire"), ("one", "r.release")}
+    assert [(site.symbol, site.reason) for site in sites if site.refused] == [
+        ("callee of two", "p.toml:13: the function calls not one other function, but several or none")
+    ]
