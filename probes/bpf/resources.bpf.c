@@ -13,7 +13,6 @@ enum tap_way { SELECTION, CONDITION, INSTANCE, UNIT, UNITS, TASK, HOLDER, VARIAB
 #define TAP_WAYS (VARIABLES + 4)
 #define MAX_TAPS 1024
 #define RESOURCE_DEPTH 16 /* a power of two */
-#define STACK_TOP 12 /* words */
 #define SAVES (1UL << 48)
 #define SHARED (1UL << 49)
 #define GAVE_UP (1U << 31)
@@ -122,8 +121,7 @@ static inline int compares(u32 comparison, s64 value, s64 number)
 }
 
 /* The key of the stack at a site. What tells stacks apart cheaply: the site, the caller, its caller where frame pointers
- * are kept, how deep it is (within a page: stacks of threads begin alike), and the return addresses on its top that lie
- * near the caller (where a heap may lie, too: a call stands before each). */
+ * are kept, how deep it is (within a page: stacks of threads begin alike), and the return addresses on its top. */
 static inline u32 stack_key(struct pt_regs *ctx, u32 site, struct values *v, int in_kernel)
 {
 #if defined(__x86_64__)
@@ -134,15 +132,10 @@ static inline u32 stack_key(struct pt_regs *ctx, u32 site, struct values *v, int
 	if (fp > v->sp && fp - v->sp < 1 << 16 && !read_user(frame, sizeof(frame), (void *)fp) && frame[0] > fp &&
 	    frame[0] - fp < 1 << 16)
 		outer = frame[1];
-	u64 top[STACK_TOP] = {};
-	read_user(top, sizeof(top), (void *)v->sp);
-#pragma clang loop unroll(full)
-	for (int i = 1; i < STACK_TOP; i++)
-		if (!((top[i] ^ v->caller) >> 24) && behind_a_call(top[i]))
-			outer = (outer ^ top[i]) * 0xFF51AFD7ED558CCDUL;
-	outer ^= (v->sp & 0xff0) << 32;
+	u64 start = (v->caller * 0x9E3779B97F4A7C15UL) ^ (outer * 0xD6E8FEB86659FD93UL) ^ (v->sp & 0xff0) << 32 ^ site;
 	struct stack_registers regs = {ctx->ip, ctx->sp, ctx->bp, ctx->bx, ctx->r12, ctx->r13, ctx->r14, ctx->r15};
-	return kept_stack(&regs, (v->caller * 0x9E3779B97F4A7C15UL) ^ (outer * 0xD6E8FEB86659FD93UL) ^ site);
+	u64 hash = hash_of_callers(v->sp, start);
+	return hash ? kept_stack(&regs, hash) : 0;
 #else
 	return 0;
 #endif

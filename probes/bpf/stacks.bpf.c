@@ -7,12 +7,14 @@
 #define STACK_STEP 512
 #define TOP_WORDS 64
 #define PART_WORDS 8
+#define SEEN_BITS 13
 
 struct stack_registers {
 	u64 ip, sp, bp, bx, r12, r13, r14, r15;
 };
 
 struct stack_top {
+	u64 uses; /* so that a program that was preempted by another one knows it */
 	u64 words[TOP_WORDS];
 };
 
@@ -23,8 +25,9 @@ struct user_stack {
 };
 BPF_TABLE("lru_hash", u64, struct user_stack, user_stacks, MAX_STACKS);
 BPF_ARRAY(no_user_stack, struct user_stack, 1); /* zeros: too large for the stack */
-BPF_PERCPU_ARRAY(stack_tops, struct stack_top, 1); /* for the same reason; who uses it is not preempted */
-BPF_TABLE("lru_hash", u64, u64, stack_tops_seen, MAX_STACKS); /* words like addresses of code → return addresses */
+BPF_PERCPU_ARRAY(stack_tops, struct stack_top, 1); /* for the same reason */
+/* Words like addresses of code, and whether a call ends there: process << 48 | word << 1 | it does. */
+BPF_ARRAY(words_seen, u64, 1 << SEEN_BITS);
 
 #if defined(__x86_64__)
 static long (*read_kernel)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
@@ -74,11 +77,11 @@ static inline u32 kept_stack(struct stack_registers *regs, u64 hash)
 }
 #endif
 
-#if defined(__x86_64__) && defined(HAS_BTF)
+#if defined(__x86_64__)
 /* The words on top of a stack; zeros behind its end, which the kernel puts where it cannot read. */
 static inline void copy_top(struct stack_top *top, u64 sp)
 {
-	if (!read_user(top, sizeof(*top), (void *)sp))
+	if (!read_user(top->words, sizeof(top->words), (void *)sp))
 		return;
 #pragma clang loop unroll(disable)
 	for (int part = 0; part < TOP_WORDS / PART_WORDS; part++) /* its last page ends before */
@@ -86,23 +89,39 @@ static inline void copy_top(struct stack_top *top, u64 sp)
 			  (void *)(sp + part * sizeof(u64) * PART_WORDS));
 }
 
-/* A hash of the words that may be return addresses: those like addresses of code, which data on this stack and what is
- * small are not; behind_calls: and that do stand behind a call. */
-static inline u64 hashed_top(struct stack_top *top, u64 sp, u64 hash, int behind_calls)
+/* A hash of `start` and the return addresses on top of a stack: the words like addresses of code, which data on this stack
+ * and what is small are not, that stand behind a call. 0: another program came in between. */
+static inline u64 hash_of_callers(u64 sp, u64 hash)
 {
+	u32 zero = 0;
+	u64 process = bpf_get_current_pid_tgid() >> 32 << 48;
+	struct stack_top *top = stack_tops.lookup(&zero);
+	if (!top)
+		return 0;
+	u64 mine = ++top->uses;
+	copy_top(top, sp);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < TOP_WORDS; i++) {
 		u64 word = top->words[i];
-		if (word >> 22 && word >> 47 == 0 && word - sp >> 20 && (!behind_calls || behind_a_call(word)))
+		if (!(word >> 22) || word >> 47 || !(word - sp >> 20))
+			continue;
+		u32 at = word * 0x9E3779B97F4A7C15UL >> (64 - SEEN_BITS);
+		u64 *seen = words_seen.lookup(&at), known = process | word << 1;
+		if (!seen)
+			break;
+		u64 now = *seen;
+		if ((now | 1) != (known | 1))
+			*seen = now = known | behind_a_call(word);
+		if (now & 1)
 			hash = (hash ^ word) * 0xFF51AFD7ED558CCDUL;
 	}
-	return hash;
+	return top->uses == mine ? hash : 0;
 }
 #endif
 
 /* The key of the stack with which the running thread entered the kernel, 0 if it has none. Told apart by where it did,
- * how deep it is (within a page: stacks of threads begin alike), and the return addresses among the words on its top:
- * which of them are is looked up once for all that may be. A kernel without BTF does not let us ask. */
+ * how deep it is (within a page: stacks of threads begin alike), and the return addresses among the words on its top.
+ * A kernel without BTF does not let us ask. */
 static inline u32 stack_at_kernel(u32 site)
 {
 #if defined(__x86_64__) && defined(HAS_BTF)
@@ -113,20 +132,11 @@ static inline u32 stack_at_kernel(u32 site)
 	struct {
 		u64 ip, cs, flags, sp;
 	} last;
-	u32 zero = 0;
-	struct stack_top *top = stack_tops.lookup(&zero);
-	if (!top || read_kernel(&first, sizeof(first), there) || read_kernel(&last, sizeof(last), &there->ip) || !last.ip)
+	if (read_kernel(&first, sizeof(first), there) || read_kernel(&last, sizeof(last), &there->ip) || !last.ip)
 		return 0;
 	struct stack_registers regs = {last.ip, last.sp, first.bp, first.bx, first.r12, first.r13, first.r14, first.r15};
-	u64 start = (regs.ip ^ (regs.sp & 0xff0) << 32) * 0x9E3779B97F4A7C15UL ^ site;
-	copy_top(top, regs.sp);
-	u64 like_code = hashed_top(top, regs.sp, start, 0);
-	u64 *seen = stack_tops_seen.lookup(&like_code);
-	if (seen)
-		return kept_stack(&regs, *seen);
-	u64 hash = hashed_top(top, regs.sp, start, 1);
-	stack_tops_seen.update(&like_code, &hash);
-	return kept_stack(&regs, hash);
+	u64 hash = hash_of_callers(regs.sp, (regs.ip ^ (regs.sp & 0xff0) << 32) * 0x9E3779B97F4A7C15UL ^ site);
+	return hash ? kept_stack(&regs, hash) : 0;
 #else
 	return 0;
 #endif

@@ -318,7 +318,7 @@ def test_stacks_lead_from_the_event_to_its_callers(recording: Path) -> None:
 
 
 def test_callers_of_one_wrapper_have_stacks_of_their_own(tmp_path: Path) -> None:
-    """Without frame pointers, and equally deep: a leak is not shown where another caller gives back.
+    """Without frame pointers, equally deep, above a buffer: a leak is not shown where another caller gives back.
 
     What merely points near the code is no caller: it would make each value another stack.
     """

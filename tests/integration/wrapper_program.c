@@ -1,5 +1,5 @@
 /* Waits for a line of input; then two functions take units by way of one wrapper, 100 times each. The wrapper keeps on its
- * stack where it is in a table that lies near the code. */
+ * stack where it is in a table that lies near the code, and a buffer, above which its caller is. */
 #include <stdio.h>
 
 #define SEEN __attribute__((noinline, noipa))
@@ -14,6 +14,8 @@ SEEN int pool_get(int unit)
 SEEN int wrapped_get(int unit)
 {
 	int *volatile place = &table[unit];
+	char buffer[200];
+	asm volatile("" ::"r"(buffer) : "memory");
 	return *place = pool_get(unit) + 1;
 }
 
