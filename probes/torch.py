@@ -6,8 +6,10 @@ operator may throw, and a return probe on a function that an exception leaves en
 instructions (profiler/planning/exit_sites.py).
 
 What Inductor and Triton compile does not come by here (see inductor.py); of the operators that they leave over each is
-seen, products as mm_out. Where a backward pass begins and ends is watched, too: on a CPU it runs on the thread that
-asks for it.
+seen, products as mm_out. TorchScript calls some operators (matmul, say) past here, too: those inside them are seen.
+
+Where a backward pass, TorchScript's interpreter and a function that torch.compile made begin and end is watched, too:
+a backward pass runs on the thread that asks for it on a CPU, and TorchScript may go on on another one.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ COLLECTIVES = (
     r"_?reduce_scatter\w*|alltoall\w*|send|recv|recvAnysource|barrier)E.*"
 )
 BACKWARD = r"_ZN5torch8autograd6Engine7executeE.*"
-FILES = r"libtorch(_cpu)?\.so(\.[0-9.]+)?"  # a wheel's; Debian's with its version
+SCRIPT = r"_ZN5torch3jit16InterpreterState(3run|8runAsync)E.*"
+COMPILED = "dynamo_eval_custom_code"  # in libtorch_python: runs what torch.compile made of a Python function
+FILES = r"libtorch(_cpu|_python)?\.so(\.[0-9.]+)?"  # a wheel's; Debian's with its version
 _COLD = r".*\.cold(\.\d+)?"
 
 
@@ -72,6 +76,12 @@ def engine(operators: str = "") -> Engine:
                                   excluded=_COLD, required=False),
                             Probe("torch.backward.return", "exit", "call_end", 0, pattern=BACKWARD,
                                   excluded=_COLD, required=False),
+                            Probe("torch.script", "entry", "torch_begin", 0, pattern=SCRIPT,
+                                  excluded=_COLD, required=False),
+                            Probe("torch.script.return", "exit", "call_end", 0, pattern=SCRIPT,
+                                  excluded=_COLD, required=False),
+                            Probe("torch.compiled", "entry", "torch_begin", 0, (COMPILED,), required=False),
+                            Probe("torch.compiled.return", "exit", "call_end", 0, (COMPILED,), required=False),
                         ),
                     ),
                 ),

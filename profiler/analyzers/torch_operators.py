@@ -108,8 +108,8 @@ def analyze(recording: Recording) -> Result:
         rows=tuple(rows),
         threads=tuple(
             TorchThread(pid, tid, str(comm or ""), _role(pid, tid, str(comm or "")), calls, int(top), int(backward),
-                        by_thread.get((pid, tid), 0) if scheduler else None)
-            for pid, tid, comm, calls, top, backward in recording.rows(read_sql("torch_threads.sql"))
+                        int(script), int(compiled), by_thread.get((pid, tid), 0) if scheduler else None)
+            for pid, tid, comm, calls, top, backward, script, compiled in recording.rows(read_sql("torch_threads.sql"))
         ),
         calls=sum(int(row[5]) for row in found),
         self_ns=whole,

@@ -43,6 +43,8 @@ class TorchThread:
     calls: int
     top_ns: int  # within operators
     backward_ns: int  # of it, in a backward pass
+    script_ns: int  # of it, in TorchScript
+    compiled_ns: int  # of it, in a function that torch.compile made
     away_ns: int | None  # of it, off the processor; None: the scheduler was not recorded
 
 

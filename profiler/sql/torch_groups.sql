@@ -2,11 +2,12 @@
 -- by calls that an exception left and whose own time is not known.
 WITH RECURSIVE ended AS (
     SELECT call_id, parent_id, end_ns - start_ns AS ns FROM api_call WHERE kind = 'operator' AND end_ns IS NOT NULL
-), around AS (  -- of calls that were left: the calls around them, up to the first that returned
-    SELECT call_id, parent_id, 1 AS steps FROM api_call WHERE kind = 'operator' AND end_ns IS NULL
+), around AS (  -- of calls that were left, and what is no operator: those around, up to one that returned
+    SELECT call_id, parent_id, 1 AS steps FROM api_call
+    WHERE (kind = 'operator' AND end_ns IS NULL) OR kind = 'annotation'
     UNION
     SELECT a.call_id, p.parent_id, a.steps + 1 FROM around a JOIN api_call p ON p.call_id = a.parent_id
-    WHERE p.kind = 'operator' AND p.end_ns IS NULL AND a.steps < 64
+    WHERE ((p.kind = 'operator' AND p.end_ns IS NULL) OR p.kind = 'annotation') AND a.steps < 64
 ), within AS (
     SELECT call_id, sum(ns) AS ns FROM (
         SELECT parent_id AS call_id, ns FROM ended WHERE parent_id IS NOT NULL

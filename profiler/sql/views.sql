@@ -210,6 +210,24 @@ LEFT JOIN numbered own ON own.external_id = s.external_id
 LEFT JOIN numbered called ON called.external_id = c.external_id
 WHERE s.kind NOT IN ('sync', 'annotation');
 
+CREATE OR REPLACE VIEW torch_region AS     -- calls that run torch's operators, and what they or those around them are
+WITH RECURSIVE region AS (
+    SELECT call_id, parent_id, starts_with(name, 'autograd::engine') AS backward, name = 'TorchScript' AS script,
+           starts_with(name, 'Torch-Compiled Region') AS compiled
+    FROM api_call WHERE backward OR script OR compiled
+), around AS (
+    SELECT *, 1 AS steps FROM region
+    UNION
+    SELECT a.call_id, r.parent_id, r.backward, r.script, r.compiled, a.steps + 1
+    FROM around a JOIN region r ON r.call_id = a.parent_id WHERE a.steps < 64
+)
+SELECT
+    call_id,
+    bool_or(backward) AS backward,          -- a backward pass
+    bool_or(script) AS script,              -- TorchScript's interpreter
+    bool_or(compiled) AS compiled           -- a function that torch.compile made
+FROM around GROUP BY call_id;
+
 CREATE OR REPLACE VIEW resource_step AS   -- resource_event, with a release of all that a thread has spelled out: one row for each
 WITH every AS (SELECT resource_id, pid, tid, unit, at_ns FROM resource_event WHERE event = 'release' AND instance IS NULL),
 by_unit AS (SELECT DISTINCT resource_id FROM every WHERE unit IS NOT NULL),   -- some are of one unit only

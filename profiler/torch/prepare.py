@@ -18,17 +18,19 @@ def prepare(session: Session, process: Process) -> None:
     process.calls.know([site for site in process.sites if site.engine == "inductor" and not site.refused], {})
     sites = [site for site in process.sites if site.engine == "torch" and not site.refused]
     sites = [site for site in sites if not process.calls.knows(site)]
-    if not sites:
+    of_operators = [site for site in sites if struct_name(site.symbol) is not None]
+    if not of_operators:
+        process.calls.know(sites, {})
         return
-    module, build_id = sites[0].module, sites[0].build_id
+    module, build_id = of_operators[0].module, of_operators[0].build_id
     try:
-        wanted = {name for site in sites if (name := struct_name(site.symbol)) is not None}
+        wanted = {name for site in of_operators if (name := struct_name(site.symbol)) is not None}
         schemas = read_schemas(open_elf(module, session.options.debug_dirs), wanted)
     except FlowprofError:
         schemas = {}
     process.calls.know(sites, schemas)
-    old = has_old_optional(site.symbol for site in sites)
-    for site in sites:
+    old = has_old_optional(site.symbol for site in of_operators)
+    for site in of_operators:
         schema = schemas.get(struct_name(site.symbol) or "")
         places = schema.places(site.symbol, old) if schema else ()
         if places:

@@ -396,6 +396,7 @@ def test_threads_and_backward_passes_are_told_apart(tmp_path: Path) -> None:
     assert [row for row in names if row[0]] == [
         (True, backward, 3 * count, 3 * count), (True, None, 2 * count, 2 * count)
     ]  # fmt: skip
+    assert [row[1:] for row in names if not row[0]] == [("TorchScript", 10 * count, 10 * count)]
     assert read(path, f"SELECT kind, count(*), count(end_ns) FROM api_call WHERE name = '{backward}' GROUP BY 1") == [
         ("annotation", count, count)
     ]
@@ -406,7 +407,59 @@ def test_threads_and_backward_passes_are_told_apart(tmp_path: Path) -> None:
     for thread in table.threads:
         calls[thread.role] += thread.calls
         assert (thread.backward_ns > 0) == (thread.role == "main")
+        assert thread.script_ns == (0 if thread.role == "main" else thread.top_ns) and thread.compiled_ns == 0
     assert set(calls) == {"main", "inter-op"} and calls["inter-op"] == 10 * count
+
+
+SCRIPTED = """
+import pathlib, sys, tempfile, torch
+x, w = torch.randn(64, 64), torch.randn(64, 64, requires_grad=True)
+with tempfile.TemporaryDirectory() as folder:  # TorchScript wants sources
+    pathlib.Path(folder, "scripted.py").write_text('''
+import torch
+@torch.jit.script
+def products(x, w, fails: bool):
+    for i in range(3):
+        x = torch.matmul(x, w)
+    if fails:
+        raise ValueError("planted")
+    return x
+''')
+    sys.path.insert(0, folder)
+    from scripted import products
+def work():
+    torch.mm(x, x)
+    products(x, w, False).sum().backward()
+    with torch.no_grad():
+        products(x, w, False)
+        try:
+            products(x, w, True)
+        except torch.jit.Error:
+            torch.mm(x, x)
+[work() for _ in range(3)]
+print("1", flush=True)
+for line in sys.stdin:
+    [work() for _ in range(int(line))]
+    print("1", flush=True)
+"""
+
+
+def test_torchscript_is_told_apart(tmp_path: Path) -> None:
+    """Once with a backward pass, once alone, once left by an exception: what comes after it is not in it."""
+    path, count = tmp_path / "x.duckdb", 20
+    with torch_engine.running(SCRIPTED) as program, recorded(program.pid, path):
+        program.ask(str(count))
+    forward = "LEFT JOIN torch_region r ON r.call_id = c.{} WHERE name = '{}' AND NOT coalesce(backward, false)"
+    of_mm, of_runs = forward.format("parent_id", "aten::mm"), forward.format("call_id", "TorchScript")
+    seen = dict(read(path, f"SELECT coalesce(script, false), count(*) FROM api_call c {of_mm} GROUP BY 1"))
+    assert seen == {False: 2 * count, True: 6 * count}, "with gradients TorchScript calls mm itself, past at::_ops"
+    left = dict(read(path, f"SELECT end_ns IS NULL, count(*) FROM api_call c {of_runs} GROUP BY 1"))
+    assert left == {True: count, False: 2 * count}
+    with Recording.open(str(path)) as recording:
+        table = build_report(recording).get(TorchOperators)
+    assert table is not None
+    [main] = (thread for thread in table.threads if thread.role == "main")
+    assert 0 < main.script_ns < main.top_ns and main.backward_ns > 0 and main.compiled_ns == 0
 
 
 COMPILED = """
@@ -418,7 +471,7 @@ fused(x, x)
 print("1", flush=True)
 for line in sys.stdin:
     for _ in range(int(line)):
-        fused(x, x)
+        torch.bmm(fused(x, x).view(1, 1, 64), x.view(1, 64, 64))
     print("1", flush=True)
 """
 
@@ -437,11 +490,19 @@ def test_kernels_of_torch_compile(tmp_path: Path) -> None:
         "SELECT split_part(name, '::', 1), count(DISTINCT name), count(*), count(end_ns), max(depth) FROM api_call "
         "WHERE name LIKE 'inductor::%' OR name LIKE 'aten::%mm' GROUP BY 1 ORDER BY 1",
     )
-    assert found == [("aten", 1, count, count, 0), ("inductor", 1, count, count, 0)]
+    assert found == [("aten", 2, 2 * count, 2 * count, 1), ("inductor", 1, count, count, 1)]
+    around = read(
+        path, "SELECT c.name, p.name, count(*) FROM api_call c LEFT JOIN api_call p ON p.call_id = c.parent_id "
+        "WHERE c.name LIKE 'aten::%mm' GROUP BY ALL ORDER BY 1",
+    )  # fmt: skip
+    assert around == [("aten::bmm", None, count), ("aten::mm", "Torch-Compiled Region", count)]
     with Recording.open(str(path)) as recording:
         table = build_report(recording).get(TorchOperators)
     assert table is not None
     assert {row.bound for row in table.rows if row.name.startswith("inductor::c")} == {"unknown"}
+    [main] = table.threads
+    within = sum(row.total_ns for row in table.rows if row.name != "aten::bmm")
+    assert main.compiled_ns == within < main.top_ns and main.script_ns == 0
 
 
 def test_windows_keep_to_the_budget(tmp_path: Path) -> None:

@@ -393,6 +393,37 @@ def test_what_is_in_a_backward_pass(tmp_path: Path) -> None:
     assert "150 ns of it in backward passes" in shown.getvalue().replace("\u00a0", " ")
 
 
+def test_what_is_in_torchscript_and_in_torch_compile(tmp_path: Path) -> None:
+    """Compiled 0–500 { mm 10–110, script 120–320 { mm 130–180 } }; backward 600–900 { script 610–800 { mm 620–700 } };
+    linear 1000–1400 { script 1010–1300 { mm 1050–1150 { copy_ 1060–1070 } } }: of it all is within linear."""
+    made = Made()
+
+    def region(name: str, start: int, end: int, parent: int | None = None) -> int:
+        number = made.call(name, start, end, parent)
+        made.calls[-1]["kind"] = "annotation"
+        return number
+
+    compiled = region("Torch-Compiled Region", 0, 500)
+    made.call("aten::mm", 10, 110, compiled)
+    made.call("aten::mm", 130, 180, region("TorchScript", 120, 320, compiled))
+    made.call("aten::mm", 620, 700, region("TorchScript", 610, 800, region("autograd::engine::execute", 600, 900)))
+    linear = made.call("aten::linear", 1000, 1400)
+    inner = made.call("aten::mm", 1050, 1150, region("TorchScript", 1010, 1300, linear))
+    made.call("aten::copy_", 1060, 1070, inner)
+    found = made.table(tmp_path)
+    [thread] = found.threads
+    assert (thread.calls, thread.top_ns) == (6, 100 + 50 + 80 + 400)
+    assert (thread.compiled_ns, thread.script_ns, thread.backward_ns) == (150, 130, 80)
+    assert by_name(found)["aten::linear"].self_ns == 300 and by_name(found)["aten::mm"].self_ns == 230 + 90
+    report = made.report(tmp_path)
+    shown = io.StringIO()
+    terminal.show(report, shown, 200)
+    said = shown.getvalue().replace("\u00a0", " ")
+    assert "80 ns of it in backward passes, 130 ns of it in TorchScript, 150 ns of it in torch.compile" in said
+    [told] = json.loads(json_viewer.render(report))["torch_operators"]["threads"]
+    assert (told["script_ns"], told["compiled_ns"]) == (130, 150)
+
+
 # -- findings ---------------------------------------------------------------------------------------------------------
 
 

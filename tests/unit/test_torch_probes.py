@@ -79,6 +79,36 @@ def test_kernels_of_torch_compile(tmp_path: Path, build_elf: Callable[..., dict[
     assert calls.decode(events)[0]["name"].tolist() == ["inductor::caaaaaaaaaaa", "inductor::cbbbbbbbbbbb"]
 
 
+def test_what_runs_operators_is_seen_beside_them(tmp_path: Path, build_elf: Callable[..., dict[str, int]]) -> None:
+    """A backward pass and TorchScript's interpreter in libtorch_cpu; torch.compile's functions in libtorch_python."""
+    script = "_ZN5torch3jit16InterpreterState"
+    backward, stack = "_ZN5torch8autograd6Engine7executeERKSt6vector", "ERSt6vectorIN3c106IValueESaIS4_EE"
+    functions = {
+        "libtorch_cpu.so": (symbol("mm"), backward, f"{script}3run{stack}", f"{script}8runAsync{stack}",
+                            "_ZN5torch3jit6mobile16InterpreterState3runE", f"{script}C1E"),
+        "libtorch_python.so": ("dynamo_eval_custom_code", "dynamo_eval_frame_default", f"calls{symbol('mm')}"),
+    }  # fmt: skip
+    modules = []
+    for number, (name, symbols) in enumerate(functions.items()):
+        build_elf(tmp_path / name, dict.fromkeys(symbols, WORK))
+        path = str(tmp_path / name)
+        modules.append(Module(4, path, path, number, "0:0", False, (Mapping(0, 4096, 0),)))
+    plan = make_plan([Target(4, 1, 0, sys.executable, "", 0.0, tuple(modules))], (6, 12), engines())
+    entries = [site for site in plan.sites if site.probe.kind == "entry" and not site.refused]
+    calls = Calls(lambda _: {}, lambda: 1)
+    calls.know(plan.sites, {})
+    events = np.zeros(len(entries), ring.EVENT)
+    events["kind"], events["site"] = ring.CALL_RETURN, [site.site_id for site in entries]
+    found = calls.decode(events)[0]
+    told = {site.symbol: (kind, name) for site, kind, name in zip(entries, found["kind"], found["name"], strict=True)}
+    assert told == {
+        symbol("mm"): ("operator", "aten::mm"), backward: ("annotation", "autograd::engine::execute"),
+        f"{script}3run{stack}": ("annotation", "TorchScript"),
+        f"{script}8runAsync{stack}": ("annotation", "TorchScript"),
+        "dynamo_eval_custom_code": ("annotation", "Torch-Compiled Region"),
+    }  # fmt: skip
+
+
 def test_every_return_of_a_function_has_its_entry(tmp_path: Path, build_elf: Callable[..., dict[str, int]]) -> None:
     either = bytes.fromhex("55 85ff 7407 e800000000 5d c3 e800000000 5d c3")
     plan = planned(tmp_path, build_elf, {symbol("mm"): either})

@@ -69,7 +69,10 @@ def _reached(row: TorchOperator) -> tuple[str, str]:
 
 
 def _thread(one: TorchThread) -> str:
-    back = f", {duration(one.backward_ns)} of it in backward passes" if one.backward_ns else ""
+    parts = ((one.backward_ns, "backward passes"), (one.script_ns, "TorchScript"), (one.compiled_ns, "torch.compile"))
+    within = "".join(f", {duration(ns)} of it in {what}" for ns, what in parts if ns)
     away = "" if one.away_ns is None else f", {duration(one.away_ns)} of it off the processor"
     role = "" if one.role == "other" else f" ({one.role})"
-    return f"thread {one.tid} {clean(one.name, 20)}{role}: {count(one.calls)} calls, {duration(one.top_ns)}{back}{away}"
+    return (
+        f"thread {one.tid} {clean(one.name, 20)}{role}: {count(one.calls)} calls, {duration(one.top_ns)}{within}{away}"
+    )
