@@ -27,7 +27,7 @@ from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
 from flowprof.profiler.analyzers.verdict_work import Work, read_graphs
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.machine.ceilings import Ceilings
-from flowprof.profiler.roofline.least_time import Roof
+from flowprof.profiler.roofline.least_time import Roof, last_level
 from flowprof.profiler.sections.operator_counters import CountedOperator, ModelCheck, OperatorCounterTable
 from flowprof.profiler.store import Recording, read_sql
 
@@ -97,7 +97,8 @@ def _groups(recording: Recording, level: str) -> tuple[dict[Key, _Group], list[s
     for graph_id, *rest in recording.rows(read_sql("operator_counters.sql"), {"level": level}):
         rows[graph_id].append(rest)
     phase_of = dict(recording.rows("SELECT graph_id, phase FROM graph"))
-    llc_bytes = _int(recording.meta().get("llc_bytes", ""))
+    caches = last_level(recording.meta())
+    llc_bytes = caches.of(caches.count)
     groups: dict[Key, _Group] = defaultdict(_Group)
     spent: dict[str, float] = defaultdict(float)
     most_first = sorted(rows, key=lambda graph_id: -sum((row[1] or 0) for row in rows[graph_id]))

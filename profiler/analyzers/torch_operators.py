@@ -30,7 +30,7 @@ from flowprof.profiler.analyzers.call_bounds import held_against
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.machine.ceilings import COLUMNS, Ceiling, Ceilings, from_rows
-from flowprof.profiler.roofline.least_time import served
+from flowprof.profiler.roofline.least_time import last_level, served
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.torch_operators import TorchOperator, TorchOperators, TorchThread
 from flowprof.profiler.store import Recording, read_sql
@@ -82,8 +82,7 @@ def analyze(recording: Recording) -> Result:
     away, by_thread = _away(recording) if scheduler else ({}, {})
     threads = computing(recording)
     ceilings = None if gpu or imported else from_rows(facts.get("cpu_model", ""), recording.rows(CEILING_SQL))
-    llc = facts.get("llc_bytes", "")
-    judge = _Judge(ceilings, threads, int(llc) if llc.isdecimal() else None, scheduler)
+    judge = _Judge(ceilings, threads, last_level(facts).of(threads), scheduler)
     rows = []
     for name, args_id, dims, types, scalars, calls, left, total, own, p50, p99 in found[:MAX_ROWS]:
         args = torch_costs.arguments(dims, types, scalars)

@@ -17,7 +17,7 @@ from flowprof.profiler.analyzers.graph_tensors import TensorRow, Tensors
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
 from flowprof.profiler.machine.ceilings import Ceilings
 from flowprof.profiler.roofline.costs import Cost, GraphCost, Shape
-from flowprof.profiler.roofline.least_time import Roof, Terms, terms
+from flowprof.profiler.roofline.least_time import LastLevel, Roof, Terms, terms
 from flowprof.profiler.store import Recording, read_sql
 
 _NUMBER = re.compile(r"-\d{1,5}(?= |$)|_l\d{1,5}(?= |$)")
@@ -74,7 +74,7 @@ def experts_read(recording: Recording) -> dict[int, dict[int, float]]:
 
 
 def measured_graphs(
-    recording: Recording, ceilings: Ceilings, barriers: dict[Node, Barrier], llc_bytes: int | None
+    recording: Recording, ceilings: Ceilings, barriers: dict[Node, Barrier], caches: LastLevel
 ) -> tuple[list[MeasuredGraph], int]:
     """The measured graphs with their work, and how many were too many."""
     threads: dict[int, int] = defaultdict(int)
@@ -84,7 +84,8 @@ def measured_graphs(
     found, roofs = {}, {}
     for graph_id, pid, phase, executions, ns, tokens in recording.rows(read_sql("verdict_graphs.sql")):
         found[graph_id] = MeasuredGraph(graph_id, phase, executions, int(ns), int(tokens), None)
-        roofs[graph_id] = Roof(ceilings, threads.get(graph_id) or pool.get(pid) or 1, llc_bytes, 0)
+        count = threads.get(graph_id) or pool.get(pid) or 1
+        roofs[graph_id] = Roof(ceilings, count, caches.of(count), 0)
     for graph_id, work in read_graphs(recording, roofs):
         found[graph_id].work = work
     return list(found.values()), sum(graph.work is None for graph in found.values())

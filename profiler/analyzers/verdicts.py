@@ -53,7 +53,7 @@ from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, measured_gra
 from flowprof.profiler.ggml.build_instructions import left_unused
 from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
 from flowprof.profiler.roofline.judgement import Known, fixed_cost
-from flowprof.profiler.roofline.least_time import SPILLS
+from flowprof.profiler.roofline.least_time import SPILLS, last_level
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.verdicts import VerdictTable
@@ -107,8 +107,8 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
     lost = losses.analyze(recording).value
     assert isinstance(lost, Losses)
     barriers = verdict_waits.barriers(recording)
-    llc_bytes = _llc_bytes(recording)
-    graphs, left_out = measured_graphs(recording, ceilings, barriers, llc_bytes)
+    caches = last_level(recording.meta())
+    graphs, left_out = measured_graphs(recording, ceilings, barriers, caches)
     unseen = scheduler_losses(recording)
     recorded = SCHED.met(recording)
     scheduler = recorded and not unseen.withheld
@@ -144,20 +144,15 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
         ceilings=_used(ceilings, graphs),
         coverage=covered,
         fixed_ns=fixed,
-        llc_bytes=llc_bytes,
+        llc_bytes=caches.size,
         scheduler=scheduler,
         withheld=lost.withheld,
         built_for=built_for,
         left_unused=unused,
-        notes=tuple(_notes(lost, unseen if recorded else None, barriers, llc_bytes, left_out)),
+        notes=tuple(_notes(lost, unseen if recorded else None, barriers, caches.size, left_out)),
     )
     nodes = {node: judgement.bound for group, _, judgement in judged.values() for node in group.nodes}
     return _Analysis(table, nodes, ceilings.items)
-
-
-def _llc_bytes(recording: Recording) -> int | None:
-    text = recording.meta().get("llc_bytes", "")
-    return int(text) if text.isdigit() and int(text) > 0 else None
 
 
 def _instructions(recording: Recording) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from flowprof.profiler.ggml.build_instructions import of_processor
@@ -23,9 +24,10 @@ SETTINGS = {  # of the machine, that change how fast it is: where each is read
 }
 
 
-def facts() -> dict[str, str]:
+def facts(cpus: Iterable[int] | None = None) -> dict[str, str]:
     """host, boot_id, kernel, arch, cpu_model, cpus, cpu_instructions (sets that kernels may use), llc_bytes (one
-    last-level cache), gpu_model and SETTINGS (absent where the host has none)."""
+    last-level cache), llc_count (so many of them do the processors `cpus` reach; None: those of this process),
+    gpu_model and SETTINGS (absent where the host has none)."""
     cpuinfo = kernel.text("/proc/cpuinfo")
     model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     found = {
@@ -36,9 +38,9 @@ def facts() -> dict[str, str]:
         "cpu_model": model[1].strip() if model else "",
         "cpus": str(os.cpu_count() or 0),
     }
-    own = processor.read(cpuinfo=cpuinfo)
+    own = processor.read(cpuinfo=cpuinfo, cpus=cpus)
     if own.llc_bytes:
-        found["llc_bytes"] = str(own.llc_bytes)
+        found["llc_bytes"], found["llc_count"] = str(own.llc_bytes), str(own.llc_count)
     found["cpu_instructions"] = " ".join(of_processor(own.flags))
     for key, path in SETTINGS.items():
         text = kernel.text(path).strip()

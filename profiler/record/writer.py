@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flowprof.profiler import __version__
 from flowprof.profiler.binaries.module_elf import open_elf
@@ -37,7 +38,7 @@ class Writer:
         session = self._session
         options = session.options
         meta = {
-            **host.facts(),
+            **host.facts(_allowed([target.pid for target in session.plan.targets])),
             "flowprof_version": __version__,
             "command_line": options.command_line,
             "levels": ",".join(options.levels),
@@ -210,3 +211,12 @@ class Writer:
             "pid": [process.target.pid] * len(tids), "tid": tids, "comm": [comm for comm, _ in found],
             "ith": [process.threads.get(tid) for tid in tids], "cpus": [cpus for _, cpus in found],
         })  # fmt: skip
+
+
+def _allowed(pids: Iterable[int]) -> set[int] | None:
+    """The processors that the targets may use; None where all of them are gone."""
+    found: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found |= os.sched_getaffinity(pid)
+    return found or None

@@ -13,7 +13,7 @@ Sources: floor and class as argmax, NanoFlow (arXiv 2408.12757); roofline: Willi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,12 +28,31 @@ _CONVERTED = {"f16": "f32", "bf16": "f32", "": "f32"}  # without a peak of their
 
 
 @dataclass(frozen=True, slots=True)
+class LastLevel:
+    """The last-level caches of a machine. size: of one, bytes; None: not recorded. count: those in the process's reach."""
+
+    size: int | None
+    count: int = 1
+
+    def of(self, threads: int) -> int | None:
+        """What so many threads have together, each working on its own part of the data, on a cache of its own first."""
+        return None if self.size is None else self.size * max(1, min(self.count, threads))
+
+
+def last_level(facts: Mapping[str, str]) -> LastLevel:
+    """As a recording's meta table has it."""
+    size, count = facts.get("llc_bytes", ""), facts.get("llc_count", "")
+    known = size.isdecimal() and int(size) > 0
+    return LastLevel(int(size) if known else None, int(count) if count.isdecimal() and int(count) > 0 else 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Roof:
     """The ceilings for one graph: its number of threads, and what serves its weights."""
 
     ceilings: Ceilings
     threads: int
-    llc_bytes: int | None
+    llc_bytes: int | None  # of the last-level caches that the threads reach
     working_set: int  # weights and KV cache that one execution, or several in turn, touch
 
     def bandwidth(self, what: What) -> Ceiling | None:

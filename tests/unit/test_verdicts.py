@@ -32,7 +32,7 @@ from flowprof.profiler.roofline.judgement import (
     fixed_cost,
     judge,
 )
-from flowprof.profiler.roofline.least_time import FITS, SPILLS, Roof, added, served, terms
+from flowprof.profiler.roofline.least_time import FITS, SPILLS, Roof, added, last_level, served, terms
 from flowprof.profiler.sections.verdicts import Verdict, VerdictTable
 from flowprof.profiler.stalls import lost, overlaps
 from flowprof.profiler.store import Recording
@@ -423,6 +423,28 @@ def test_a_model_that_fits_the_cache_is_not_bound_by_dram(tmp_path: Path) -> Non
     report = made(tmp_path, Synthetic(layers=22, ceilings=CEILINGS, meta={"llc_bytes": str(4 << 30)}))
     assert not [one for one in table(report).rows if one.bound == "memory-dram"]
     assert {one.limit for one in table(report).phases} == {"compute", "memory-cache"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "threads", "expected"),
+    [
+        ({"llc_bytes": "32", "llc_count": "8"}, 4, 128), ({"llc_bytes": "32", "llc_count": "8"}, 64, 256),
+        ({"llc_bytes": "32", "llc_count": "1"}, 4, 32), ({"llc_bytes": "32"}, 4, 32), ({"llc_count": "8"}, 4, None),
+        ({"llc_bytes": "32", "llc_count": "8"}, 0, 32),
+    ],
+)  # fmt: skip
+def test_threads_on_several_caches_have_all_of_them(facts: dict[str, str], threads: int, expected: int | None) -> None:
+    assert last_level(facts).of(threads) == expected
+
+
+def test_a_model_in_several_caches_is_not_read_from_memory(tmp_path: Path) -> None:
+    """Two threads, each on a cache as large as the model."""
+    whole = table(made(tmp_path, Synthetic(layers=22, ceilings=CEILINGS)))
+    size = {"llc_bytes": str(round(next(one.weight_bytes for one in whole.phases if one.phase == "decode")))}
+    one = made(tmp_path, Synthetic(layers=22, ceilings=CEILINGS, meta={**size, "llc_count": "1"}))
+    two = made(tmp_path, Synthetic(layers=22, ceilings=CEILINGS, meta={**size, "llc_count": "2"}))
+    served = [row(report, "decode", "MUL_MAT", GATE).served for report in (one, two)]
+    assert served == ["cache or DRAM", "cache"]
 
 
 def test_an_unknown_cache_is_said(tmp_path: Path) -> None:
