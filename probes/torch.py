@@ -1,8 +1,8 @@
 """PyTorch's operators: every call goes through `at::_ops::NAME::call` in libtorch_cpu.so, on whatever device it runs.
 
 There are some 3 100 of them, and they nest (linear → addmm → …). The default set holds those that move or compute
-much: matrix products, attention, convolutions, norms, softmax, embedding, copies, and the collectives of c10d. An
-operator may throw, and a return probe on a function that an exception leaves ends the program: exits are probed on
+much: matrix products, attention, convolutions, norms, softmax, embedding, copies, and the collectives of c10d (whose
+calls return when the work is queued: its time is not theirs). An operator may throw, and a return probe on a function that an exception leaves ends the program: exits are probed on
 instructions (profiler/planning/exit_sites.py).
 
 What Inductor and Triton compile does not come by here (see inductor.py); of the operators that they leave over each is

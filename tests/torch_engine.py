@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,10 @@ def running(program: str, *before: str, executable: Path | None = None, **enviro
 
 
 @contextmanager
-def recorded(pid: int, path: Path, **options: object) -> Iterator[Run]:
+def recorded(pid: int | Sequence[int], path: Path, **options: object) -> Iterator[Run]:
     """Recorded from the moment on at which operators are probed."""
-    with recording_of([pid], path, **{"levels": ("op",), "budget": None, **options}) as run:
+    pids = [pid] if isinstance(pid, int) else pid
+    with recording_of(pids, path, **{"levels": ("op",), "budget": None, **options}) as run:
         deadline = time.monotonic() + 60
         while run.recorder.progress.level != "op":
             assert time.monotonic() < deadline, "no window of operators in a minute"

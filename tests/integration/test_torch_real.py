@@ -11,6 +11,8 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -503,6 +505,50 @@ def test_kernels_of_torch_compile(tmp_path: Path) -> None:
     [main] = table.threads
     within = sum(row.total_ns for row in table.rows if row.name != "aten::bmm")
     assert main.compiled_ns == within < main.top_ns and main.script_ns == 0
+
+
+DISTRIBUTED = """
+import os, sys, torch
+import torch.distributed as dist
+rank, values = int(os.environ["RANK"]), torch.ones(1000)
+print("1", flush=True)
+for line in sys.stdin:
+    if line.startswith("file:"):
+        dist.init_process_group("gloo", init_method=line.strip(), rank=rank, world_size=2)
+    else:
+        for _ in range(int(line)):
+            dist.all_reduce(values), dist.all_reduce(values), dist.all_reduce(values, async_op=True).wait()
+            dist.broadcast(values, 0), dist.broadcast(values, 1)
+            dist.all_gather([torch.ones(1000), torch.ones(1000)], values)
+            dist.send(values, 1) if rank == 0 else dist.recv(values, 0)
+            dist.barrier()
+    print("1", flush=True)
+"""
+
+
+def test_collectives_of_two_processes(tmp_path: Path) -> None:
+    path, count = tmp_path / "x.duckdb", 25
+    with ThreadPoolExecutor() as threads, ExitStack() as stack:
+        both = [
+            stack.enter_context(torch_engine.running(DISTRIBUTED, RANK=str(rank), GLOO_SOCKET_IFNAME="lo"))
+            for rank in (0, 1)
+        ]
+
+        def ask(line: str) -> None:  # each waits for the other
+            assert list(threads.map(lambda program: program.ask(line), both)) == [1, 1]
+
+        ask(f"file://{tmp_path}/meeting")
+        ask("2")
+        with recorded([program.pid for program in both], path):
+            ask(str(count))
+        pids = [program.pid for program in both]
+    rows = read(path, "SELECT pid, name, count(*), count(end_ns) FROM api_call WHERE name LIKE 'c10d::%' GROUP BY ALL")
+    assert all(calls == ended for *_, calls, ended in rows)
+    expected = {"c10d::allreduce": 3, "c10d::broadcast": 2, "c10d::allgather": 1, "c10d::barrier": 1}
+    for rank, pid in enumerate(pids):
+        found = {name: calls / count for process, name, calls, _ in rows if process == pid}
+        assert found == expected | {("c10d::send", "c10d::recv")[rank]: 1}
+    assert read(path, "SELECT count(*) FROM api_call WHERE name LIKE 'c10d::%' AND tid <> pid") == [(0,)]
 
 
 def test_windows_keep_to_the_budget(tmp_path: Path) -> None:
