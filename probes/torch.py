@@ -2,11 +2,11 @@
 
 There are some 3 100 of them, and they nest (linear → addmm → …). The default set holds those that move or compute
 much: matrix products, attention, convolutions, norms, softmax, embedding, copies, and the collectives of c10d (whose
-calls return when the work is queued: its time is not theirs). An operator may throw, and a return probe on a function that an exception leaves ends the program: exits are probed on
-instructions (profiler/planning/exit_sites.py).
+calls return when the work is queued: its time is not theirs). An operator may throw, and a return probe on a function
+that an exception leaves ends the program: exits are probed on instructions (profiler/planning/exit_sites.py).
 
 What Inductor and Triton compile does not come by here (see inductor.py); of the operators that they leave over each is
-seen, products as mm_out. TorchScript calls some operators (matmul, say) past here, too: those inside them are seen.
+seen, products as mm_out. Nor does what TorchScript's interpreter itself calls: the operators inside are seen.
 
 Where a backward pass, TorchScript's interpreter and a function that torch.compile made begin and end is watched, too:
 a backward pass runs on the thread that asks for it on a CPU, and TorchScript may go on on another one.
