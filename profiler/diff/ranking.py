@@ -24,7 +24,7 @@ from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
 from flowprof.profiler.diff.steps import REQUESTS
 
-MIN_SHARE = 0.03  # of the phase's change
+MIN_SHARE = 0.03  # of the phase's change; where it has none, of what its rows changed by
 WEIGHT = {"high": 1.0, "medium": 0.8, "low": 0.5}
 
 
@@ -79,8 +79,8 @@ def _place(claim: Claim, left: dict[Cell, float], changed: dict[str, Change], co
     ns = sum(taken.values()) + claim.ns
     masks = claim.cause.kind == "masked"
     if change is not None and not masks:
-        shift = change.shift
-        if not ns or (shift.significant and abs(ns) < MIN_SHARE * abs(shift.delta_ns_per_token)):
+        whole = change.shift.delta_ns_per_token if change.shift.significant else sum(map(abs, change.cells.values()))
+        if not ns or abs(ns) < MIN_SHARE * abs(whole):
             return None
     for cell, got in taken.items():
         left[cell] -= got

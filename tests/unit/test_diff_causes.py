@@ -498,5 +498,12 @@ def test_a_variable_stands_before_what_nothing_explains(compared: Maker) -> None
     assert (first.kind, second.kind) == ("variable", "unexplained")
 
 
+def test_what_is_left_of_rows_is_no_trifle(compared: Maker) -> None:
+    """Where the phase did not change as a whole, too: fewer threads explain all rows but one of a microsecond."""
+    rows = [row(name, 10, 19, **SAME) for name in (UP, DOWN, OUT)] + [row("GET_ROWS", 0.002, 0.001, **SAME)]
+    (only,) = found(compared(rows, Facts(), Facts(threads=1), significant=False))
+    assert only.kind == "threads"
+
+
 def test_an_empty_diff_has_no_causes(compared: Maker) -> None:
     assert ranked(compared([])) == ()

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from diffs import EVIL, diff, difference, everything, phase, row
 from flowprof.profiler.diff import gate, statistics
-from flowprof.profiler.diff.result import Comparability, Diff
+from flowprof.profiler.diff.result import Comparability, Diff, PartShift, ThreadShift
 from flowprof.viewers import diff_json, diff_markdown, diff_words
 from flowprof.viewers.terminal import diff as terminal
 
@@ -71,9 +71,22 @@ def test_figures_are_never_cut(width: int) -> None:
 
 
 def test_it_is_one_screen(case: Diff) -> None:
-    most = 150 if case in (CASES["long"], CASES["hostile"]) else 80  # with long names in every place
-    assert len(shown(case, 80).splitlines()) <= most
+    more = 3 * (case is CASES["long"])  # names of 5 000 signs in every place
+    for width in (80, 120):
+        assert len(shown(case, width, at=0.05).splitlines()) <= terminal.SCREEN + more
     assert len(shown(CASES["slower"], 80).splitlines()) <= 35
+
+
+def test_what_finds_no_room_is_named() -> None:
+    notes = tuple(f"note {number}: {'word ' * 60}" for number in range(9))
+    threads = (ThreadShift("decode", 0, (PartShift("work", 1e6, 2e6),)),)
+    text = shown(replace(everything(), notes=notes, threads=threads), 80)
+    (last,) = [line for line in text.splitlines() if "no room for" in line]
+    gone = last.partition("no room for ")[2].partition(":")[0].split(", ")
+    assert "threads" in gone
+    for name, words in (("threads", "Threads  "), ("resources", "Resources"), ("variables", "Variables")):
+        assert (name in gone) != (words in text), name
+    assert "no room" not in shown(CASES["slower"], 80)
 
 
 def test_in_ascii(case: Diff) -> None:
@@ -81,15 +94,20 @@ def test_in_ascii(case: Diff) -> None:
 
 
 def test_it_says_what_matters() -> None:
-    text = " ".join(shown(CASES["everything"], 120).split())
-    for words in [
-        "decode became slower", "comparable per token (score 0.30", "limit: 6.12.0 → 6.1.0 (limit)", "13 more",
-        "not known: open 0", "per token, limit", "+0.500 ms", "+10.0 %", "+0.400 … +0.600", "What changed",
-        "+0.390 … +0.410", "80 %", "<.001", "barrier +0.400", "renamed: limit → x", "its 95th percentile", "Resources",
-        "64.0 → 64.0 … 4 096", "since 2.00 s after the recording began", "limit.c:12", "1. limit is why",
-        "(80 % of the change)", "confidence high", "start it with limit", "the note of limit", "Mann-Whitney",
-    ]:  # fmt: skip
-        assert words in text.replace("\u00a0", " "), words
+    whole = everything()
+    facts = replace(whole.comparability, differences=whole.comparability.differences[:1])
+    less = replace(whole, comparability=facts, rows=whole.rows[:6], causes=whole.causes[:1], notes=whole.notes[:1])
+    for one, said in (
+        (whole, ["decode became slower", "comparable per token (score 0.30", "limit: 6.12.0 → 6.1.0 (limit)", "17 more",
+                 "not known: open 0", "per token, limit", "+0.500 ms", "+10.0 %", "+0.400 … +0.600", "What changed",
+                 "+0.390 … +0.410", "80 %", "<.001", "barrier +0.400", "renamed: limit → x", "its 95th percentile",
+                 "1. limit is why", "(80 % of the change)", "confidence high", "start it with limit", "q < 0.01"]),
+        (less, ["Resources", "64.0 → 64.0 … 4 096", "since 2.00 s after the recording began", "limit.c:12",
+                "the note of limit"]),
+    ):  # fmt: skip
+        text = " ".join(shown(one, 120).split()).replace("\u00a0", " ")
+        for words in said:
+            assert words in text, words
 
 
 def test_rows_add_up_to_the_change() -> None:
@@ -97,7 +115,7 @@ def test_rows_add_up_to_the_change() -> None:
     rows = (*(row(f"r{number}", 0.04) for number in range(10)), row("rest", 0.1, significant=False))
     text = shown(diff(rows=rows, phases=(phase(delta=0.5),)), 120)
     changes = [float(one) for one in re.findall(r"^ ●? +(?:r\d|\d+ more)\b.*?([+−]\d\.\d+)", text, re.M)]
-    assert len(changes) == 9 and sum(changes) == pytest.approx(0.5)
+    assert len(changes) == 6 and sum(changes) == pytest.approx(0.5)
 
 
 def test_what_is_on_one_side_only_is_shown_though_it_is_not_significant() -> None:

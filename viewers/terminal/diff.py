@@ -1,8 +1,14 @@
-"""A diff on one screen: the verdict, what is not alike, phases, why, the rows that changed, resources, variables."""
+"""A diff on one screen: the verdict, what is not alike, phases, why, the rows that changed, resources, variables.
+
+SCREEN lines at most, from 80 columns on: texts are cut to a line or two, and tables that find no room are named in the
+last line; --html and --json have all of it.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 from flowprof.profiler.diff.gate import Gate
@@ -13,16 +19,18 @@ from flowprof.viewers.terminal.page import Cell, Page, inset
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 MAX_COLUMNS = 160
-ROWS = (8, 3, 2)  # of the phase that the headline is about, the next, and all others
+SCREEN = 45  # lines
+ROWS = (5, 2, 0)  # of the first phase that has rows, the next, and all others
+PHASES = 5
 STEPS = 3  # phases of which is said what a step is
-ONE_SIDED = 4  # rows that exist on one side only, and are shown though they are small
-DIFFERENCES = 8
+ONE_SIDED = 2  # rows that exist on one side only, and are shown though they are small
+DIFFERENCES = 4
 UNKNOWN = 8
 THREADS = 4
-RESOURCES, VARIABLES, CAUSES, EVIDENCE, NOTES = 3, 2, 4, 4, 4
+RESOURCES, VARIABLES, CAUSES, EVIDENCE, NOTES = 3, 2, 3, 4, 3
+MARKS = "● significant: q < 0.01 and beyond the noise  ▲ its slowest steps are"
 WIDE = 100  # columns from which there is room for more
 FIGURES, FIGURES_TIGHT = 66, 52  # columns that the figures of a row take
 GREW = 18  # and what grew in it
@@ -36,41 +44,67 @@ def show(diff: Diff, gate: Gate | None, out: TextIO, width: int | None = None) -
     if width is None and console.width > MAX_COLUMNS:
         console.width = MAX_COLUMNS
     page = Page(console.width, ascii_only=not console.encoding.lower().startswith("utf"))
-    for part in _parts(page, diff, gate):
+    for part in _fitting(console, _parts(page, diff, gate), page):
         console.print(part)
 
 
-def _parts(page: Page, diff: Diff, gate: Gate | None) -> list[RenderableType]:
-    parts: list[RenderableType] = [page.text(clean(diff.headline, 400), STYLES[diff.verdict])]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """name: "" where it is always shown; what finds no room is named. rank: the highest goes first."""
+
+    shown: RenderableType
+    name: str = ""
+    rank: int = 0
+
+
+def _fitting(console: Console, parts: Sequence[_Part], page: Page) -> list[RenderableType]:
+    """Those that there is room for, and the names of the others."""
+    lines = [len(console.render_lines(part.shown, pad=False)) for part in parts]
+    kept = list(range(len(parts)))
+    gone: list[str] = []
+    while sum(lines[at] for at in kept) + bool(gone) > SCREEN and any(parts[at].name for at in kept):
+        out = max((at for at in kept if parts[at].name), key=lambda at: (parts[at].rank, at))
+        kept.remove(out)
+        gone.append(parts[out].name)
+    found = [parts[at].shown for at in kept]
+    if gone:
+        found.append(_line(page, f"no room for {', '.join(dict.fromkeys(reversed(gone)))}: --html, --json", "dim"))
+    return found
+
+
+def _parts(page: Page, diff: Diff, gate: Gate | None) -> list[_Part]:
+    head: list[RenderableType] = [_line(page, clean(diff.headline, 400), STYLES[diff.verdict], 0, 3)]
     if gate is not None:
         style = "green" if gate.outcome == "within" else "red" if gate.outcome == "regression" else "yellow"
         said = f"gate {percent(gate.limit)}: {gate.outcome} (exit code {gate.exit_code}): {clean(gate.sentence, 300)}"
-        parts.append(page.text(said, style))
-    parts += ["", _sides(page, diff), ""]
+        head.append(_line(page, said, style, 0, 3))
+    parts = [_Part(Group(*head, "", _sides(page, diff), ""))]
     refused = diff.verdict == "not comparable"  # figures of what cannot be compared would be read all the same
     if not refused:
         parts += _compared(page, diff)
     for note in diff.notes[:NOTES]:
-        parts.append(_line(page, clean(note, 300), "dim"))
+        parts.append(_Part(_line(page, clean(note, 300), "dim", most=2), "notes", 3))
+    if len(diff.notes) > NOTES:
+        parts.append(_Part(_line(page, f"{len(diff.notes) - NOTES} more notes: --json", "dim"), "notes", 3))
     if diff.phases and not refused:
-        parts.append(_line(page, words.SIGNIFICANCE, "dim"))
+        parts.append(_Part(_line(page, MARKS, "dim")))
     return parts
 
 
-def _compared(page: Page, diff: Diff) -> list[RenderableType]:
-    parts: list[RenderableType] = []
+def _compared(page: Page, diff: Diff) -> list[_Part]:
+    parts: list[_Part] = []
     if diff.phases:
-        parts += [_phases(page, diff.phases), ""]
-    if diff.causes:
-        parts += [_causes(page, diff), ""]
+        parts.append(_Part(Group(_phases(page, diff.phases), "")))
+    parts += _causes(page, diff)
     if diff.phases:
         parts += _changes(page, diff)
-    if diff.phases and any(one.phase == diff.phases[0].phase for one in diff.threads):
-        parts += [_threads(page, diff), ""]
     if diff.resources:
-        parts += [_resources(page, diff.resources), ""]
+        sure = any(one.significant for one in diff.resources)
+        parts.append(_Part(Group(_resources(page, diff.resources), ""), "resources", 1 if sure else 5))
     if diff.variables:
-        parts += [_variables(page, diff.variables), ""]
+        parts.append(_Part(Group(_variables(page, diff.variables), ""), "variables", 1))
+    if diff.phases and any(one.phase == diff.phases[0].phase for one in diff.threads):
+        parts.append(_Part(Group(_threads(page, diff), ""), "threads", 5))
     return parts
 
 
@@ -82,21 +116,21 @@ def _sides(page: Page, diff: Diff) -> RenderableType:
         return _line(page, _side(diff.a, "token"))
     per = diff.phases[0].per if diff.phases else "token"
     lines: list[RenderableType] = [
-        _line(page, f"before  {_side(diff.a, per)}"),
-        _line(page, f"after   {_side(diff.b, per)}"),
+        _line(page, f"before  {_side(diff.a, per)}", most=1),
+        _line(page, f"after   {_side(diff.b, per)}", most=1),
         _line(page, words.comparability(diff), "yellow" if diff.comparability.verdict == "not comparable" else ""),
     ]
     found, more = words.differing(diff)
     for one in found[:DIFFERENCES]:
-        lines.append(_line(page, f"{words.fact(one)} ({clean(one.why, 120)})", "yellow", indent=3))
+        lines.append(_line(page, f"{words.fact(one)} ({clean(one.why, 120)})", "yellow", indent=3, most=1))
     more += len(found[DIFFERENCES:])
     if more:
         lines.append(_line(page, f"{more} more: --json", "dim", indent=3))
     unknown = words.unknown(diff)
     if unknown:
         rest = f" and {len(unknown) - UNKNOWN} more" if len(unknown) > UNKNOWN else ""
-        lines.append(_line(page, f"not known: {', '.join(unknown[:UNKNOWN])}{rest}", "dim", indent=3))
-    lines.append(_line(page, clean(diff.comparability.normalisation, 300), "dim", indent=3))
+        lines.append(_line(page, f"not known: {', '.join(unknown[:UNKNOWN])}{rest}", "dim", indent=3, most=1))
+    lines.append(_line(page, clean(diff.comparability.normalisation, 300), "dim", indent=3, most=2))
     return Group(*lines)
 
 
@@ -104,7 +138,9 @@ def _side(side: SideFacts, per: str) -> str:
     files = ", ".join(clean(file, 60) for file in side.files[:3])
     more = f" and {len(side.files) - 3} more" if len(side.files) > 3 else ""
     tokens = f"{count(side.tokens) if side.tokens else 'no'} {clean(per, 20)}s"
-    said = [f"{files}{more}", clean(side.model, 40), clean(side.engine, 40), tokens, duration(side.duration_ns)]
+    engines = side.engine.split(", ")
+    engine = ", ".join([one for one in engines if " " in one] or engines[:1])  # parts of one have no version
+    said = [f"{files}{more}", tokens, duration(side.duration_ns), clean(side.model, 40), clean(engine, 40)]
     return " · ".join(word for word in said if word)
 
 
@@ -117,7 +153,7 @@ def _phases(page: Page, phases: Sequence[PhaseShift]) -> RenderableType:
     if wide:
         for head in ("noise", "95th percentile"):
             table.add_column(page.plain(head), justify="right", no_wrap=True)
-    for phase in phases:
+    for phase in phases[:PHASES]:
         scale = words.scale(phase.a_ns_per_token, phase.b_ns_per_token)
         cells: list[Cell] = [
             words.mark(phase.significant, phase.tail_significant), page.phase(phase.phase),
@@ -136,27 +172,33 @@ def _phases(page: Page, phases: Sequence[PhaseShift]) -> RenderableType:
     for phase in phases[:STEPS]:
         said = dict.fromkeys(filter(None, (clean(text, 200) for text in phase.what)))
         if said:
-            lines.append(_line(page, f"{clean(phase.phase, 30)}: {'; '.join(said)}", "dim", indent=3))
+            lines.append(_line(page, f"{clean(phase.phase, 30)}: {'; '.join(said)}", "dim", indent=3, most=2))
+    if len(phases) > PHASES:
+        lines.append(_line(page, f"{len(phases) - PHASES} more: --json", "dim", indent=3))
     per = ", ".join(dict.fromkeys(clean(phase.per, 20) for phase in phases))
     return Group(page.title("Phases", f"end to end, per {per}"), *lines)
 
 
-def _changes(page: Page, diff: Diff) -> list[RenderableType]:
-    parts: list[RenderableType] = []
+def _changes(page: Page, diff: Diff) -> list[_Part]:
+    """The rows of the first phase that has some always, those of others where there is room."""
+    parts: list[_Part] = []
     for number, phase in enumerate(diff.phases):
         rows = [row for row in diff.rows if row.phase == phase.phase]
-        chosen = _chosen(rows, ROWS[min(number, len(ROWS) - 1)])
+        chosen = _chosen(rows, ROWS[min(len(parts), len(ROWS) - 1)])
         if chosen:
-            parts += [_rows(page, phase, rows, chosen), ""]
-        elif number == 0:
+            table = Group(_rows(page, phase, rows, chosen), "")
+            parts.append(_Part(table, f"rows of {clean(phase.phase, 20)}" if parts else "", 4 * bool(parts)))
+        elif number == 0 and (rows or not diff.rows):
             why = "No row of it changed beyond the noise." if rows else "Its operators are not known on both sides."
-            parts += [_line(page, f"{phase.phase}: {why}"), ""]
+            parts.append(_Part(Group(_line(page, f"{phase.phase}: {why}"), "")))
     return parts
 
 
 def _chosen(rows: Sequence[Row], most: int) -> list[Row]:
     """Rows that changed, and those that are on one side only, as they come: by their contribution."""
     changed = [row for row in rows if row.significant or row.tail_significant][:most]
+    if not most:
+        return []
     alone = [row for row in rows if words.one_sided(row) and row not in changed][:ONE_SIDED]
     return [row for row in rows if row in changed or row in alone]
 
@@ -261,23 +303,33 @@ def _range(values: tuple[float, float]) -> str:
     return three(low) if low == high else f"{three(low)} … {three(high)}"
 
 
-def _causes(page: Page, diff: Diff) -> RenderableType:
-    parts: list[RenderableType] = [page.title("Why", "the likeliest first")]
+def _causes(page: Page, diff: Diff) -> list[_Part]:
+    """The first in full; what to do about the others is in --json."""
+    parts: list[_Part] = []
     for number, cause in enumerate(diff.causes[:CAUSES], 1):
-        text = Text(page.plain(f"{number}. {clean(cause.claim, 200)}"), style="bold")
+        claim = f"{number}. {clean(cause.claim, 200)}"
         if cause.share is not None:
-            text.append(page.plain(f" ({cause.share * 100:.0f} % of the change)"), style="not bold")
-        said = [clean(one, 120) for one in cause.evidence[:EVIDENCE]]
-        parts += [
-            Padding(text, (0, 0, 0, 1)),
-            _line(page, clean(cause.next, 200), indent=4),
-            _line(page, f"{'; '.join(said)} · confidence {cause.confidence}", "dim", indent=4),
-        ]
-    if len(diff.causes) > CAUSES:
-        parts.append(_line(page, f"{len(diff.causes) - CAUSES} more: --json", "dim"))
-    return Group(*parts)
+            claim += f" ({cause.share * 100:.0f} % of the change)"
+        lines: list[RenderableType] = [page.title("Why", "the likeliest first")] if number == 1 else []
+        lines.append(_line(page, claim, "bold", most=2))
+        said = "; ".join(clean(one, 160) for one in cause.evidence[:EVIDENCE])
+        if number == 1:
+            lines.append(_line(page, clean(cause.next, 200), indent=4, most=2))
+        lines.append(
+            _line(page, f"confidence {cause.confidence}: {said}", "dim", indent=4, most=3 if number == 1 else 1)
+        )
+        parts.append(_Part(Group(*lines), "other causes" if number > 1 else "", 2 * (number > 1)))
+    if parts:
+        more = len(diff.causes) - CAUSES
+        parts.append(_Part(Group(_line(page, f"{more} more: --json", "dim"), "") if more > 0 else ""))
+    return parts
 
 
-def _line(page: Page, text: str, style: str = "", indent: int = 1) -> Padding:
-    """A line whose continuations begin where it does."""
+def _line(page: Page, text: str, style: str = "", indent: int = 1, most: int = 0) -> Padding:
+    """A line whose continuations begin where it does; cut to `most` lines, where that is not 0."""
+    if most:
+        room = max(page.width - indent - 1, 20)
+        parts = textwrap.wrap(text, room)
+        if len(parts) > most:
+            text = "\n".join((*parts[: most - 1], f"{parts[most - 1][: room - 1]}…"))
     return Padding(page.text(text, style), (0, 0, 0, indent), expand=False)
