@@ -29,7 +29,7 @@ _CONVERTED = {"f16": "f32", "bf16": "f32", "": "f32"}  # without a peak of their
 
 @dataclass(frozen=True, slots=True)
 class LastLevel:
-    """The last-level caches of a machine. size: of one, bytes; None: not recorded. count: those in the process's reach."""
+    """The last-level caches of a machine. size: of one, bytes; None: not recorded. count: those in reach."""
 
     size: int | None
     count: int = 1
