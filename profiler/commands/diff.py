@@ -1,7 +1,7 @@
 """What changed: a normal run against a slow one, place by place, with how sure that is, and why.
 
 flowprof diff NORMAL BUGGY
-flowprof diff --normal A B C --buggy D     several normal runs tell what is noise
+flowprof diff --normal A B C --buggy D     several normal runs, best five, tell what is noise
 flowprof diff --against NAME BUGGY         against a baseline (flowprof baseline save NAME FILE)
 flowprof diff --self REC                   before and after the point at which one recording changed
 

@@ -198,7 +198,8 @@ def _tail(recordings: Sequence[tuple[Floats, Ints]]) -> Floats:
 
 
 def test(a: Blocks, b: Blocks, seed: int = 1, intervals: bool = True, floor: float = 0.0) -> Tested:
-    """Every column of b against that of a. Without enough blocks only `delta` is a number; intervals take time.
+    """Every column of b against that of a. Without enough blocks only `delta` is a number; `intervals`: the shift's,
+    too, which takes time.
 
     floor: by so much of the mean runs of one program differ at least, where ENOUGH_RUNS do not tell. Above 0 columns
     are rows of one phase.

@@ -176,6 +176,7 @@ KEYS = {
     "differences": list, "same": list, "total_ns_per_token": (float, type(None)), "ci95": (list, type(None)),
     "phases": list, "rows": list, "threads": list, "resources": list, "variables": list, "causes": list,
     "gate": (dict, type(None)), "a": dict, "b": dict, "changed_at_ns": (int, type(None)), "notes": list,
+    "halves": list,
 }  # fmt: skip
 
 
