@@ -23,7 +23,13 @@ from flowprof.profiler.planning.sites import CostClass, NoSite, Site, call_sites
 from flowprof.profiler.resources import watch
 from flowprof.profiler.resources.manifest import Manifest
 from flowprof.profiler.resources.sites import LEVEL as RESOURCE_LEVEL
-from flowprof.profiler.resources.sites import PlacedVariable, place_variables, plan_resources
+from flowprof.profiler.resources.sites import (
+    PlacedCapacity,
+    PlacedVariable,
+    place_capacities,
+    place_variables,
+    plan_resources,
+)
 from flowprof.profiler.target import Module, Target, describe_modules
 
 CALL_ENGINES = ("torch", "inductor", "cuda", "nccl")  # whose sites see calls, not graphs
@@ -52,6 +58,7 @@ class Plan:
     ladders: tuple[LadderPlan, ...]
     modules: tuple[tuple[Module, str, str | None], ...]  # (module, engine, build id)
     variables: tuple[PlacedVariable, ...] = ()  # read now and then, without a probe
+    capacities: tuple[PlacedCapacity, ...] = ()  # read once
 
     def engines(self) -> set[str]:
         """The engines of which something can be probed; and the names of manifests."""
@@ -81,6 +88,7 @@ def make_plan(
     ladders: list[LadderPlan] = []
     modules: list[tuple[Module, str, str | None]] = []
     variables: list[PlacedVariable] = []
+    capacities: list[PlacedCapacity] = []
     for target in targets:
         for engine in engines:
             binaries = _binaries(target, engine, debug_dirs)
@@ -102,11 +110,12 @@ def make_plan(
         of_resources = plan_resources(target, manifests, kernel, debug_dirs)
         sites += of_resources
         variables += place_variables(target, manifests, debug_dirs)
+        capacities += place_capacities(target, manifests, debug_dirs)
         modules += dict.fromkeys(
             (s.module, s.engine, s.build_id) for s in of_resources if not s.refused and s.module.path
         )
     numbered = tuple(replace(site, site_id=first_site + i) for i, site in enumerate(_whole(sites)))
-    return Plan(tuple(targets), _paired(numbered), tuple(ladders), tuple(modules), tuple(variables))
+    return Plan(tuple(targets), _paired(numbered), tuple(ladders), tuple(modules), tuple(variables), tuple(capacities))
 
 
 def _whole(sites: list[PlannedSite]) -> Iterator[PlannedSite]:

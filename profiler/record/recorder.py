@@ -27,7 +27,7 @@ from flowprof.profiler.record.stacks import Stacks
 from flowprof.profiler.record.windows import Controller
 from flowprof.profiler.record.writer import Writer
 from flowprof.profiler.resources.events import ResourceEvents
-from flowprof.profiler.resources.sampler import Sampled, Sampler
+from flowprof.profiler.resources.sampler import Sampled, Sampler, read_once
 from flowprof.profiler.store import Recording
 
 __all__ = ["Progress", "Recorder"]
@@ -132,6 +132,10 @@ class Recorder:
             for key, value in self._probes.counters.facts().items():
                 session.recording.set_meta(key, value)
         self._windows.open("token")
+        for one in session.plan.capacities:
+            read = read_once(one.pid, one.way)
+            if read is not None and read > 0:
+                session.resources.capacities.setdefault((one.manifest, one.resource), int(read))
         writer.write_facts()
         writer.write_modules(session.plan)
         session.recording.set_meta("cost_cheap_ns", round(cost.cheap_ns))

@@ -37,6 +37,7 @@ class ResourceEvents:
         # (function, type, source); numbered in their order, from 1
         self._numbers: dict[tuple[int, str, str], int] = {}
         self._written_variables = 0
+        self.capacities: dict[tuple[str, str], int] = {}  # (manifest, resource) → what was read
         self.unknown = 0  # events that are not recorded: of which resource they are could not be read
 
     def know(self, sites: Iterable[PlannedSite]) -> tuple[dict[int, bytes], dict[int, int]]:
@@ -65,7 +66,8 @@ class ResourceEvents:
             "resource_id": [self._resources[manifest.name, resource.name] for manifest, resource in rows],
             "manifest": [manifest.name for manifest, _ in rows],
             "name": [resource.name for _, resource in rows], "kind": [resource.kind for _, resource in rows],
-            "capacity": [resource.capacity for _, resource in rows], "about": [resource.about for _, resource in rows],
+            "capacity": [self.capacities.get((manifest.name, one.name), one.capacity) for manifest, one in rows],
+            "about": [resource.about for _, resource in rows],
             "events": list(self.events_seen().values()),
             "shared": [resource.shared for _, resource in rows],
         }  # fmt: skip

@@ -13,7 +13,8 @@ A TOML file. What is shipped lies in probes/resources; `flowprof resources scan`
     name = "page"
     kind = "memory"                     # memory (pages, cells, buffers), state (locks, tables), queue (tasks, pools)
     about = "one sentence"
-    capacity = 64                       # units of one instance, if that is a constant
+    capacity = 64                       # units of one instance, if that is a constant; or an expression, which is read
+                                        # when recording begins: "*(global(pool_size)):i32"
     shared = false                      # true: in memory that the processes of a family share, not one for each process
 
     [[resource.event]]
@@ -117,6 +118,7 @@ class Resource:
     events: tuple[Event, ...]
     line: int = 0
     shared: bool = False
+    capacity_read: str = ""  # an expression; "": none
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +194,12 @@ def parse(text: str, path: str) -> Manifest:
         if not events:
             raise table.error("event", "a resource needs at least one [[resource.event]]")
         kind = table.one_of("kind", KINDS)
-        capacity = table.get("capacity", int, None)
+        read_it = table.read["capacity"] if isinstance(table.read.get("capacity"), str) else ""
+        capacity = None if read_it else table.get("capacity", int, None)
         if capacity is not None and capacity <= 0:
             raise table.error("capacity", "is not positive")
         name, about, shared = table.text("name"), table.text("about", ""), table.get("shared", bool, False)
-        resources.append(Resource(name, kind, about, capacity, events, table.line(), shared))
+        resources.append(Resource(name, kind, about, capacity, events, table.line(), shared, read_it))
     if not resources:
         raise top.error("resource", "a manifest needs at least one [[resource]]")
     names = [resource.name for resource in resources]

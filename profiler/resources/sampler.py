@@ -55,6 +55,11 @@ class Sampler:
         }  # fmt: skip
 
 
+def read_once(pid: int, way: Way) -> float | None:
+    """A value of a process now; None: it cannot be read."""
+    return _value(Memory(pid), way)
+
+
 def _value(memory: Memory, way: Way) -> float | None:
     """As resources.bpf.c walks it; None, too, for a floating-point number that is infinite or none."""
     value = way.value

@@ -69,6 +69,16 @@ class PlacedVariable:
     way: Way
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedCapacity:
+    """How many units a resource has, in one process: read once."""
+
+    pid: int
+    manifest: str
+    resource: str
+    way: Way
+
+
 _Binaries = list[tuple[Module, ElfFile]]
 _Functions = dict[tuple[int, int], _Function]  # by inode and address
 
@@ -97,6 +107,13 @@ def _plan(target: Target, manifest: Manifest, kernel: Kernel, debug_dirs: tuple[
                 error += f"; {why}"
             if error:
                 yield _refused(target, manifest, f"{resource.name}.{event.event}", event.where, event.line, error)
+    for resource in manifest.resources:
+        try:
+            if resource.capacity_read:
+                _place_capacity(target, manifest, resource, debug_dirs)
+        except ExpressionError as wrong:
+            what = f"{resource.name}.capacity"
+            yield _refused(target, manifest, what, resource.capacity_read, resource.line, str(wrong))
     for variable in manifest.variables:
         what = VARIABLE + variable.name
         if variable.function:
@@ -205,6 +222,24 @@ def place_variables(
             if not variable.function:
                 with contextlib.suppress(ExpressionError):
                     yield _place_variable(target, manifest, variable, debug_dirs)
+
+
+def place_capacities(
+    target: Target, manifests: Sequence[Manifest], debug_dirs: tuple[str, ...] = ()
+) -> Iterator[PlacedCapacity]:
+    """Those that are to be read and can be found; of another the plan has a refused site."""
+    for manifest in manifests:
+        for resource in manifest.resources:
+            if resource.capacity_read:
+                with contextlib.suppress(ExpressionError):
+                    way = _place_capacity(target, manifest, resource, debug_dirs)
+                    yield PlacedCapacity(target.pid, manifest.name, resource.name, way)
+
+
+def _place_capacity(target: Target, manifest: Manifest, resource: Resource, debug_dirs: tuple[str, ...]) -> Way:
+    """Raises ExpressionError."""
+    variable = Variable("", resource.capacity_read, 0)
+    return _place_variable(target, manifest, variable, debug_dirs).way
 
 
 def _place_variable(

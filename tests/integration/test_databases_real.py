@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,9 +43,14 @@ class Client:
     """A connection that is told statements, and answers a line each."""
 
     def __init__(self, command: Sequence[str | Path], env: dict[str, str]) -> None:
+        self.env = env
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def tell(self, statement: str) -> None:
         assert self._process.stdin
@@ -89,13 +95,13 @@ def served(command: Sequence[str], env: dict[str, str], socket: Path) -> Iterato
 
 
 @contextmanager
-def postgresql() -> Iterator[tuple[list[Client], list[int]]]:
+def postgresql(*options: str) -> Iterator[tuple[list[Client], list[int]]]:
     """Three connections to a server of its own, and their processes."""
     with placed("postgresql-15") as (at, root):
         env, programs, data = environment(root), root / "usr/lib/postgresql/15/bin", at / "data"
         subprocess.run(as_nobody(programs / "initdb", "-D", data, "-A", "trust", "-N"), env=env, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
-        command = as_nobody(programs / "postgres", "-D", data, "-k", at, "-c", "listen_addresses=")
+        command = as_nobody(programs / "postgres", "-D", data, "-k", at, "-c", "listen_addresses=", *options)
         with served(command, env, at / ".s.PGSQL.5432"):
             client = [programs / "psql", "-h", at, "-U", "nobody", "postgres", "-Atq"]
             deadline = time.monotonic() + 60
@@ -188,6 +194,77 @@ def test_postgresql_rows(tmp_path: Path) -> None:
     assert [link.resource for link in transaction.chain] == ["row lock", "transaction"]
     assert turn.holder is not None and turn.holder.tid == pids[1]
     assert [victim.tid for victim in turn.victims] == pids[2:]
+
+
+def test_postgresql_objects(tmp_path: Path) -> None:
+    """Who makes a table in a schema keeps that from being dropped until the transaction ends."""
+    path = tmp_path / "objects.duckdb"
+    with postgresql() as ((keeper, first, _), pids):
+        schema = int(keeper.ask("CREATE SCHEMA s; SELECT oid FROM pg_namespace WHERE nspname = 's';"))
+        with recording_of(pids, path, manifests=(load("postgresql"),), levels=("token", "graph")):
+            keeper.ask("BEGIN; CREATE TABLE s.t (a int); SELECT 1;")
+            first.tell("DROP SCHEMA s CASCADE; SELECT 2;")
+            time.sleep(KEPT_S)
+            keeper.ask("COMMIT; SELECT 3;")
+            assert first.answer() == "2"
+    found = blamed(path)[0]
+    assert (found.resource, found.pathology) == ("object lock", "contention")
+    assert int(found.instance, 16) >> 32 == schema
+    assert found.holder is not None and found.holder.tid == pids[0]
+    assert [victim.tid for victim in found.victims] == [pids[1]]
+    assert found.waiting_ns == pytest.approx(KEPT_S * 1e9, rel=0.1)
+
+
+POOL = """
+SELECT tid, event, unit, at_ns FROM resource_event JOIN resource USING (resource_id) WHERE name = ? ORDER BY at_ns
+"""
+
+
+def test_postgresql_buffers(tmp_path: Path) -> None:
+    """A cursor keeps the page pinned that it stands on; every other pin is given back by the query that took it."""
+    path = tmp_path / "buffers.duckdb"
+    with postgresql("-c", "shared_buffers=256kB") as ((keeper, reader, _), pids):
+        keeper.ask("CREATE TABLE t AS SELECT repeat('x', 1000) a FROM generate_series(1, 1000); SELECT 1;")
+        with recording_of(pids, path, manifests=(load("postgresql-buffers"),), levels=("token", "graph")) as run:
+            assert [(site.symbol, site.reason) for site in run.plan.sites if site.refused] == []
+            keeper.ask("BEGIN; DECLARE c CURSOR FOR SELECT 1 FROM t; FETCH c;")
+            for _ in range(3):
+                assert reader.ask("SELECT count(*) FROM t;") == "1000"
+            assert reader.ask("CREATE TEMP TABLE own AS SELECT a FROM t; SELECT count(*) FROM own;") == "1000"
+            assert keeper.ask("SELECT 2;") == "2"
+        assert run.progress.lost == 0
+    events = read(path, POOL, "buffer pool")
+    assert read(path, "SELECT capacity FROM resource") == [(32,)]
+    held: Counter[tuple[int, int]] = Counter()
+    for tid, event, unit, _ in events:
+        assert event == "wait" or 1 <= unit <= 32
+        held[tid, unit] += {"acquire": 1, "release": -1, "wait": 0}[event]
+        assert held[tid, unit] >= 0, "nothing is given back that was not had"
+    assert [tid for (tid, _), count in held.items() if count] == [pids[0]], "the cursor's page"
+    searched = Counter(tid for tid, event, _, _ in events if event == "wait")
+    assert searched[pids[1]] > 3 * 140, "the table has 143 pages, and the pool has room for 32"
+    assert [(one.resource, one.pathology) for one in blamed(path)] == []
+
+
+def test_postgresql_connections(tmp_path: Path) -> None:
+    path = tmp_path / "connections.duckdb"
+    with postgresql("-c", "max_connections=12", "-c", "autovacuum=off") as ((one, *_), pids):
+        server = psutil.Process(pids[0]).ppid()
+        with recording_of([server], path, manifests=(load("postgresql"),), levels=("token", "graph")):
+            arguments = psutil.Process(one.pid).cmdline()
+            for _ in range(4):
+                subprocess.run([*arguments, "-c", ""], env=one.env, check=True)
+            kept = Client(arguments, one.env)
+            assert kept.ask("SELECT 1;") == "1"
+            time.sleep(0.5)  # the server is told of ended processes by and by
+        kept.close()
+    events = read(path, POOL, "connection")
+    assert [event for _, event, _, _ in events].count("acquire") == 5
+    units = Counter[int]()
+    for _, event, unit, _ in events:
+        units[unit] += 1 if event == "acquire" else -1
+    assert sorted(units.values())[-1] == 1 and sum(units.values()) == 1, "the one that is kept"
+    assert read(path, "SELECT capacity FROM resource WHERE name = 'connection'") == [(12,)]
 
 
 def test_mariadb_metadata_lock(tmp_path: Path) -> None:

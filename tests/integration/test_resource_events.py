@@ -339,6 +339,8 @@ def test_callers_of_one_wrapper_have_stacks_of_their_own(tmp_path: Path) -> None
     ("old", "new", "why"),
     [
         ("'pool_u.e'", "'pool_[xyz]'", "no function has this name"),
+        ("capacity = 64", 'capacity = "*(global(nothing)):u64"', "there is no symbol nothing"),
+        ("capacity = 64", 'capacity = "arg1"', "only what does not depend on a call can be read now and then"),
         ("'pool_u.e'", "'many_.*'", "100 functions have such a name, 64 are probed: narrow it"),
         ('unit = "ret"', 'unit = "*(global(nothing)):u64"', "unit: there is no symbol nothing"),
         ('units = "arg2"', 'units = "cast(pool, arg1).size"', "units: no member size of pool in the debug information"),

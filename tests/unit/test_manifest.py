@@ -72,6 +72,7 @@ def test_everything_is_read() -> None:
         ("capacity = 64", "capacity = 0", 9, "capacity"),
         ("capacity = 64", "capacity = true", 9, "capacity"),
         ("capacity = 64", 'size = "x"', 9, "size"),
+        ("capacity = 64", "capacity = 6.4", 9, "capacity"),
         ("'pool_put'", "'pool_put('", 20, "function"),
         ('event = "release"', 'event = "free"', 19, "event"),
         ("function = 'lock'", "", 27, "function"),
@@ -114,6 +115,13 @@ def test_files_of_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_shipped_manifests_can_be_read(name: str) -> None:
     assert load(name).name == name
+
+
+def test_a_capacity_that_is_read() -> None:
+    manifest = parse(POOL.replace("capacity = 64", 'capacity = "*(global(size)):i32"'), "db.toml")
+    assert [(one.capacity, one.capacity_read) for one in manifest.resources] == [
+        (None, "*(global(size)):i32"), (None, ""),
+    ]  # fmt: skip
 
 
 def test_versions() -> None:
