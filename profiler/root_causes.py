@@ -11,7 +11,8 @@ runnable      who had the processor that the thread at the end of the chain want
 fault, disk, stopped   as in thread_state
 interrupt     0: a timer or a device
 outside       who woke it: no thread of the target, so what it waited for is not known
-unknown       who woke it: a chain that comes back to a thread that is in it, or has more than DEPTH threads
+unknown       who woke it: a chain that comes back to a thread that is in it, has more than DEPTH threads, or belongs
+              to waits that fall into more than MAX_PARTS parts
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from flowprof.profiler.stalls import overlaps
 from numpy.typing import NDArray
 
 DEPTH = 16
+MAX_PARTS = 2_000_000  # of waits, that are followed at a time: some 200 bytes of memory each
 _WAITS_FOR_A_WAKER = "sleeping"
 
 Integers = NDArray[np.int64]
@@ -85,7 +87,11 @@ def root_causes(waits: Stretches, stretches: Stretches, own: Integers) -> Causes
         goes_on &= ~circle
         if not goes_on.any():
             break
-        stretch, part, ns = met(known, now, goes_on)
+        onward = met(known, now, goes_on)
+        if onward is None:
+            settle(goes_on, "unknown", length)
+            break
+        stretch, part, ns = onward
         passed_on = np.bincount(part, ns, minlength=len(length)).astype(np.int64)
         settle(goes_on, "work", length - passed_on)
         begin = np.maximum(known.start_ns[stretch], now.start_ns[part])
@@ -96,23 +102,45 @@ def root_causes(waits: Stretches, stretches: Stretches, own: Integers) -> Causes
     return Causes(columns[0], columns[1], columns[2], columns[3])
 
 
-def met(known: Stretches, now: Stretches, which: NDArray[np.bool_]) -> tuple[Integers, Integers, Integers]:
-    """Which stretch of its waker every part meets, and for how long: (stretch, part, ns).
+def met(known: Stretches, now: Stretches, which: NDArray[np.bool_]) -> tuple[Integers, Integers, Integers] | None:
+    """Which stretch of its waker every part meets, and for how long: (stretch, part, ns); None: over MAX_PARTS."""
+    part, starts, ends, begin, until = _laid_out(known, now, which)
+    if int((np.searchsorted(starts, until) - np.searchsorted(ends, begin, side="right")).sum()) > MAX_PARTS:
+        return None
+    stretch, where, ns = overlaps(starts, ends, begin, until)
+    return stretch, part[where], ns
 
-    Threads are laid end to end on one axis of time, so that one search serves all.
-    """
+
+def slept(known: Stretches, now: Stretches, which: NDArray[np.bool_]) -> Integers:
+    """For how long the waker of every part of `which` slept meanwhile, ns; 0: of the others."""
+    part, starts, ends, begin, until = _laid_out(known, now, which)
+    whole = np.concatenate(([0], np.cumsum(np.where(known.state == _WAITS_FOR_A_WAKER, ends - starts, 0))))
+
+    def before(moment: Integers) -> Integers:
+        at = np.maximum(np.searchsorted(starts, moment, side="right") - 1, 0)
+        asleep = known.state[at] == _WAITS_FOR_A_WAKER
+        inside: Integers = np.clip(moment - starts[at], 0, ends[at] - starts[at])
+        return whole[at] + np.where(asleep, inside, 0)
+
+    found = np.zeros(len(now.tid), np.int64)
+    if len(part):
+        found[part] = before(until) - before(begin)
+    return found
+
+
+def _laid_out(
+    known: Stretches, now: Stretches, which: NDArray[np.bool_]
+) -> tuple[Integers, Integers, Integers, Integers, Integers]:
+    """Threads laid end to end on one axis of time, so that one search serves all: the parts whose waker was ever away;
+    when all stretches start and end; and when these parts do, where their waker's stretches are."""
     part = np.flatnonzero(which)
     threads = np.unique(known.tid)
     if not len(threads):
-        nothing = np.empty(0, np.int64)
-        return nothing, nothing, nothing
+        return part[:0], part[:0], part[:0], part[:0], part[:0]
     begin = int(min(known.start_ns.min(), now.start_ns.min()))
     span = int(max(known.end_ns.max(), now.end_ns.max())) - begin + 1
     row = np.searchsorted(threads, known.tid) * span - begin
     at = np.minimum(np.searchsorted(threads, now.by_tid[part]), len(threads) - 1)
     there = threads[at] == now.by_tid[part]  # the others were never away
     part, shift = part[there], at[there] * span - begin
-    stretch, where, ns = overlaps(
-        known.start_ns + row, known.end_ns + row, now.start_ns[part] + shift, now.end_ns[part] + shift
-    )
-    return stretch, part[where], ns
+    return part, known.start_ns + row, known.end_ns + row, now.start_ns[part] + shift, now.end_ns[part] + shift

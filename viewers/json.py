@@ -86,7 +86,7 @@ def document(report: Report) -> dict[str, Any]:
         "overlap": [overlap(one) for one in found.overlaps] if (found := report.get(OverlapTable)) else [],
         "exposure": exposure(found) if found else {},
         "cuda_host": asdict(cuda) if (cuda := report.get(CudaHost)) else {},
-        "findings": [asdict(one) for one in sorted(report.findings, key=lambda one: -(one.cost_ns_per_token or 0))],
+        "findings": [asdict(one) for one in report.findings],
         "findings_withheld": report.findings_withheld,
         "sections": [
             {"name": outcome.name, "status": outcome.status, "reason": outcome.reason} for outcome in report.sections

@@ -58,9 +58,11 @@ struct resource_frames { /* of a thread */
 	u32 depth, pad;
 	struct resource_frame frames[RESOURCE_DEPTH];
 };
+#define MANY_THREADS 2048 /* from so many on the oldest of 4096 may be forgotten: not all places are for all processors */
 BPF_TABLE("lru_hash", u32, struct resource_frames, resource_threads, 4096); /* threads come and go */
 BPF_ARRAY(no_resource_frames, struct resource_frames, 1); /* zeros: too large for the stack */
 BPF_ARRAY(resource_not_kept, u64, 1);                     /* entries for which there was no room */
+BPF_ARRAY(resource_threads_seen, u64, 2);                 /* threads that were new to functions, to system calls */
 
 struct values {
 	u64 words[8]; /* six arguments; what is returned */
@@ -254,6 +256,15 @@ int resource_more(struct pt_regs *ctx)
 	return 0;
 }
 
+/* An exit without an entry: it was entered before its probe was there, or its thread was forgotten meanwhile. */
+static inline void count_forgotten(u32 of)
+{
+	u32 zero = 0;
+	u64 *seen = resource_threads_seen.lookup(&of);
+	if (seen && *seen >= MANY_THREADS)
+		count_one(resource_not_kept.lookup(&zero));
+}
+
 static inline struct resource_frames *frames_of_thread(void)
 {
 	u32 tid = bpf_get_current_pid_tgid(), zero = 0;
@@ -262,6 +273,7 @@ static inline struct resource_frames *frames_of_thread(void)
 		struct resource_frames *none = no_resource_frames.lookup(&zero);
 		if (!none)
 			return NULL;
+		count_one(resource_threads_seen.lookup(&zero));
 		resource_threads.update(&tid, none);
 		f = resource_threads.lookup(&tid);
 	}
@@ -335,11 +347,12 @@ int resource_leave(struct pt_regs *ctx)
 		/* An exit lies within its function: the frame's own stack pointer is above. A return probe comes right behind. */
 		forget_frames(f, v.sp - 16);
 		u32 depth = f->depth;
-		if (!depth || depth > RESOURCE_DEPTH)
+		struct resource_frame *top = depth && depth <= RESOURCE_DEPTH ? resource_frame_at(f, depth - 1) : NULL;
+		if (!top || top->site != entry || (cookie & SHARED && top->sp != v.sp)) {
+			if (!(cookie & SHARED)) /* it may have been entered from another function */
+				count_forgotten(0);
 			return 0;
-		struct resource_frame *top = resource_frame_at(f, depth - 1);
-		if (top->site != entry || (cookie & SHARED && top->sp != v.sp))
-			return 0; /* it was entered before its probe was there, or by another function */
+		}
 		f->depth = depth - 1;
 		__builtin_memcpy(v.words, top->args, sizeof(top->args));
 		v.caller = top->caller;
@@ -379,10 +392,15 @@ int resource_syscall(struct syscall_enter *ctx)
 	count_hit(cookie & 0xffff);
 	struct values v = {{ctx->args[0], ctx->args[1], ctx->args[2], ctx->args[3], ctx->args[4], ctx->args[5]}};
 	if (cookie & SAVES) {
-		u32 tid = bpf_get_current_pid_tgid();
-		struct syscall_args args;
+		u32 tid = bpf_get_current_pid_tgid(), one = 1;
+		struct syscall_args args, *known = syscalls_open.lookup(&tid);
 		__builtin_memcpy(args.args, v.words, sizeof(args.args));
-		syscalls_open.update(&tid, &args);
+		if (known) {
+			*known = args;
+		} else {
+			count_one(resource_threads_seen.lookup(&one));
+			syscalls_open.update(&tid, &args);
+		}
 	}
 	if (report_first(NULL, cookie, now, &v, 1))
 		syscall_tap_programs.call(ctx, 0);
@@ -397,8 +415,10 @@ int resource_syscall_end(struct syscall_exit *ctx)
 		return 0;
 	count_hit(cookie & 0xffff);
 	struct syscall_args *args = syscalls_open.lookup(&tid);
-	if (!args)
-		return 0; /* it began before its probe was there */
+	if (!args) {
+		count_forgotten(1);
+		return 0;
+	}
 	struct values v = {};
 	v.words[6] = ctx->returned;
 	__builtin_memcpy(v.words, args->args, sizeof(args->args));

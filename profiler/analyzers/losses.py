@@ -2,11 +2,11 @@
 
 * `losses.withheld`: more than 1 % of all events (`LIMIT`) were lost, and the report's verdicts are withheld: what is
   missing is rarely missing evenly. Ids of experts and events of the scheduler are listed but do not count in it: no
-  operator is missing with them; nor do single values of resources, whose events are there. Graphs that were not
-  described, and operators outside of known graphs, are no request's and no resource's events: these keep their
-  verdicts unless other losses alone reach the limit. What is lost of the scheduler withholds findings on waits, at a
-  limit of its own (scheduler_losses.py). Record again as the place of the loss advises, with fewer levels or a lower
-  budget.
+  operator is missing with them; nor do single values and stacks of resources, whose events are there. Graphs that
+  were not described, and operators outside of known graphs, are no request's and no resource's events: these keep
+  their verdicts unless other losses alone reach the limit. What is lost of the scheduler withholds findings on waits,
+  at a limit of its own (scheduler_losses.py). Record again as the place of the loss advises, with fewer levels or a
+  lower budget.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ HELP = {
     "calls": "calls more than 32 deep in one another, or of more than 4 096 threads",
     "resource_value": "an expression of a manifest could not be read: look at its variables, unit, task and holder",
     "resource_instance": "of which resource an event is could not be read: look at its instance in the manifest",
-    "resource_frame": "a function of a manifest was entered more than 16 deep: the returns of the deepest are missing",
+    "resource_frame": "a function of a manifest more than 16 deep, or of over 4 096 threads: returns are missing",
+    "stack": "more than 4 096 different stacks: events of the others have none; `stack = false` at some of them helps",
     "malformed_event": "events of the imported trace that could not be read: export it again",
     "max_events": "the recording reached --max-events: raise it or record a shorter time",
 }
-NO_OPERATORS = ("expert_ids", "batch_tokens", "passed_over", "unseen_return", "counters", "resource_value")
+NO_OPERATORS = ("expert_ids", "batch_tokens", "passed_over", "unseen_return", "counters", "resource_value", "stack")
 OPERATORS_ONLY = ("undescribed_graph", "unmatched_op")
 PLACE_SQL = "SELECT place, events FROM loss_by_place WHERE events > 0 ORDER BY events DESC, place LIMIT 50"
 COUNT_SQL = """

@@ -36,7 +36,8 @@ def advised(one: Blamed) -> Blamed:
 def of_table(table: ResourceTable, tokens: int) -> tuple[Finding, ...]:
     """tokens: that passed through meanwhile; 0: none, and there is no price per token."""
     found = [_finding(one, tokens) for one in table.blamed]
-    if table.wakers is not None and table.wakers.bottleneck and not table.blamed:
+    named = any(one.severity == "problem" for one in found)
+    if table.wakers is not None and table.wakers.bottleneck and not named:
         found.append(_bottleneck(table.wakers, table.wakers.bottleneck_ns / max(table.span_ns, 1), tokens))
     return tuple(found)
 

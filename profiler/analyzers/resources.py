@@ -34,11 +34,12 @@ from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
 from flowprof.profiler.blame import scene, thresholds, wakers
 from flowprof.profiler.blame.events import Events, read
 from flowprof.profiler.blame.judge import verdicts
-from flowprof.profiler.blame.metrics import Totals, totals
+from flowprof.profiler.blame.metrics import MAX_GROUPS, Totals, totals
 from flowprof.profiler.blame.study import Study, study
 from flowprof.profiler.blame.thresholds import Thresholds
 from flowprof.profiler.blame.verdict import Verdict
 from flowprof.profiler.resources.manifest import EVENTS
+from flowprof.profiler.root_causes import DEPTH
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.resources import (
     Blamed,
@@ -72,12 +73,14 @@ def analyze(recording: Recording) -> Result:
     judged = () if withheld else verdicts(found)
     frames = scene.stacks(recording, sorted({scene.acquire_stack(found.events, one) for one in judged}))
     blamed = tuple(_blamed(recording, found, one, frames) for one in judged)
-    graph = None if withheld else _wakers(recording, found, limits)
+    graph, untold = (None, ()) if withheld else _wakers(recording, found, limits)
+    by_resource, by_task = totals(found, False), totals(found, True)
     table = ResourceTable(
-        blamed=blamed, resources=_rows(found, totals(found, False), False),
-        tasks=_rows(found, totals(found, True), True), wakers=graph, span_ns=found.events.span_ns,
+        blamed=blamed, resources=_rows(found, by_resource, False),
+        tasks=_rows(found, by_task, True), wakers=graph, span_ns=found.events.span_ns,
         events=len(found.events.at_ns), withheld=withheld, thresholds=limits.source,
-        notes=(*_notes(found.events, withheld, lost), *_unseen(recording, found.events)),
+        notes=(*_notes(found.events, withheld, lost), *_unseen(recording, found.events),
+               *_cut(by_resource, by_task), *untold),
     )  # fmt: skip
     return Result(table, () if withheld else resource_findings.of_table(table, _tokens(recording)))
 
@@ -106,6 +109,17 @@ def _unseen(recording: Recording, events: Events) -> tuple[str, ...]:
         for one, event in wanted
         if (id := f"{one.name}.{event}") in refused
     )[:MAX_UNSEEN]
+
+
+def _cut(by_resource: Totals, by_task: Totals) -> tuple[str, ...]:
+    """What of the totals is not listed."""
+    notes = []
+    for sums, what in ((by_resource, "resources"), (by_task, "tasks and resources")):
+        if len(sums.group) > MAX_ROWS:
+            notes.append(f"the {MAX_ROWS} {what} with most waiting are listed, of {len(sums.group)}")
+    if len(by_resource.group) and not len(by_task.group):
+        notes.append(f"nothing is listed by task: resources times tasks are more than {MAX_GROUPS}")
+    return tuple(notes)
 
 
 def _blamed(recording: Recording, found: Study, one: Verdict, frames: dict[int, list[tuple[str, str]]]) -> Blamed:
@@ -188,15 +202,18 @@ def _rows(found: Study, sums: Totals, by_task: bool) -> tuple[ResourceRow, ...]:
     return tuple(rows)
 
 
-def _wakers(recording: Recording, found: Study, limits: Thresholds) -> WakerGraph | None:
+def _wakers(recording: Recording, found: Study, limits: Thresholds) -> tuple[WakerGraph | None, tuple[str, ...]]:
+    """Who waited for whom, and what has to be said of it."""
     events = found.events
     threads = {int(tid): f"{comm} ({tid})" if comm else f"thread {tid}" for tid, comm in recording.rows(_THREADS_SQL)}
     stretches, of = scene.stretches(recording, found)
     if not len(stretches.tid):
-        return None
+        return None, ()
     graph = wakers.waker_graph(stretches, of, threads, tuple(resource.name for resource in events.resources))
     if graph is None:
-        return None
+        most = f"{len(threads)} threads, {wakers.MAX_NODES} nodes at the most"
+        return None, (f"who waits for whom is not followed: {most}",)
+    cut = f"who waits for whom is followed over {graph.followed} wakers, not to the end: waits fall into too many parts"
     least = limits.of("wakers", "edge_share") * events.span_ns
     end = wakers.bottleneck(graph, least)
     if end is not None and end.ns < limits.of("wakers", "bottleneck_share") * events.span_ns:
@@ -212,7 +229,7 @@ def _wakers(recording: Recording, found: Study, limits: Thresholds) -> WakerGrap
         tuple(edges[:MAX_EDGES]), end.nodes[:20] if end else (), end.ns if end else 0,
         graph.nodes[int(direct.argmax())] if direct.any() else "",
         tuple((name, round(ns)) for name, ns in ends[:10] if ns > 0),
-    )  # fmt: skip
+    ), (cut,) * (graph.followed < DEPTH)  # fmt: skip
 
 
 ANALYZER = Analyzer("resources", "Resources", (RESOURCES,), analyze)

@@ -11,7 +11,7 @@ from flowprof.profiler.blame.over_time import LANES, STEPS, level, means
 from flowprof.profiler.blame.study import Study
 from flowprof.profiler.blame.unwaited import MAX_PLACES
 from flowprof.profiler.blame.verdict import Verdict
-from flowprof.profiler.root_causes import Stretches, met
+from flowprof.profiler.root_causes import Stretches, slept
 from flowprof.profiler.sections.resources import Moment, Picture
 from flowprof.profiler.store import Recording
 
@@ -164,9 +164,7 @@ def _holds_up(study: Study) -> Bools:
 def _wakers_are_busy(found: Stretches, which: Bools) -> Bools:
     """Of some stretches (sorted by thread and start) whether who ended them did not sleep through half of them."""
     which = which & (found.by_tid > 0)
-    stretch, part, ns = met(found, found, which)
-    asleep = np.bincount(part, np.where(found.state[stretch] == "sleeping", ns, 0), len(found.tid))
-    busy: Bools = which & (2 * asleep < found.end_ns - found.start_ns)
+    busy: Bools = which & (2 * slept(found, found, which) < found.end_ns - found.start_ns)
     return busy
 
 

@@ -39,6 +39,7 @@ class Graph:
     passed: NDArray[np.float64]
     direct: NDArray[np.float64]
     ends: NDArray[np.float64]
+    followed: int = DEPTH  # wakers at the most, one behind the other; fewer: there were too many parts of waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def waker_graph(stretches: Stretches, of: Ints, threads: dict[int, str], resourc
         return np.where(own[at] == tid, number[at], np.where(tid == 0, many - 4, many - 1))
 
     passed, direct, ends = np.zeros(many * many), np.zeros(many * many), np.zeros(many)
-    row = np.arange(len(known.tid))
+    row, followed = np.arange(len(known.tid)), DEPTH
     now, chain = known, known.tid[None, :]
     for depth in range(DEPTH):
         length = (now.end_ns - now.start_ns).astype(np.float64)
@@ -88,7 +89,10 @@ def waker_graph(stretches: Stretches, of: Ints, threads: dict[int, str], resourc
         for_thread = waits & (target < len(threads))
         circle = (chain == now.by_tid).any(axis=0) | (depth == DEPTH - 1)
         goes_on = for_thread & ~circle
-        stretch, part, ns = met(known, now, goes_on)
+        onward = met(known, now, goes_on)
+        if onward is None:  # who woke them has to answer for all of it
+            followed, onward = depth + 1, (row[:0], row[:0], row[:0])
+        stretch, part, ns = onward
         left = length - np.where(goes_on, np.bincount(part, ns, len(length)), 0)
         counts = for_thread | (depth > 0) | (way >= 0)
         ends += np.bincount(target[counts], left[counts], many)
@@ -97,7 +101,7 @@ def waker_graph(stretches: Stretches, of: Ints, threads: dict[int, str], resourc
         begin = np.maximum(known.start_ns[stretch], now.start_ns[part])
         chain, row = np.vstack([chain[:, part], now.by_tid[part]]), stretch
         now = Stretches(known.tid[stretch], begin, begin + ns, known.state[stretch], known.by_tid[stretch])
-    return Graph(nodes, len(threads), passed.reshape(many, many), direct.reshape(many, many), ends)
+    return Graph(nodes, len(threads), passed.reshape(many, many), direct.reshape(many, many), ends, followed)
 
 
 def joins(stretches: Stretches, of: Ints) -> NDArray[np.bool_]:

@@ -30,6 +30,7 @@ class Stacks:
         self._look = look
         self._numbers: dict[int, int] = {}  # by key
         self._raw: dict[int, tuple[int, int, bytes]] = {}  # number → process, site, struct user_stack
+        self.left = 0  # stacks of events and waits that are not known: there were too many, or they were gone
 
     def numbers(self, keys: NDArray[np.integer[Any]], events: NDArray[np.void]) -> NDArray[np.int32]:
         """The stack_id of each event, by its key; 0: none was taken, or there were too many."""
@@ -42,11 +43,13 @@ class Stacks:
                 self._numbers[key] = number = len(self._raw) + 1
                 self._raw[number] = (int(event["pid"]), int(event["site"]), raw)
         ids: NDArray[np.int32] = np.array([self._numbers.get(key, 0) for key in distinct.tolist()], np.int32)[at]
+        self.left += int(np.count_nonzero((ids == 0) & (keys != 0)))
         return ids
 
     def add(self, pid: int, registers: Registers, copied: bytes) -> int | None:
         """The stack_id of one more; None: there are too many. copied: what lies from rsp on."""
         if len(self._raw) >= MAX_STACKS:
+            self.left += 1
             return None
         number = len(self._raw) + 1
         self._raw[number] = (pid, 0, _HEAD.pack(*astuple(registers), len(copied)) + copied)

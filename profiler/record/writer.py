@@ -188,6 +188,7 @@ class Writer:
         unread, no_room = session.probes.resource_losses
         for place, lost in (
             ("resource_value", unread), ("resource_frame", no_room), ("resource_instance", session.resources.unknown),
+            ("stack", session.stacks.left),
             ("requests", sum(process.requests.dropped for process in session.processes.values())),
             ("thread_table", session.probes.thread_table_full), ("expert_ids", session.probes.expert_ids_left),
             ("batch_tokens", session.probes.batch_tokens_left),

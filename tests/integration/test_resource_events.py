@@ -335,6 +335,18 @@ def test_callers_of_one_wrapper_have_stacks_of_their_own(tmp_path: Path) -> None
     assert read(path, "SELECT count(DISTINCT stack_id) FROM resource_event") == [(2,)]
 
 
+def test_returns_of_threads_that_were_forgotten_are_counted(tmp_path: Path) -> None:
+    """5 000 threads are in one function at a time; what they called it with is kept for 4 096."""
+    text = "name = 'p'\n[[resource]]\nname = 'unit'\nkind = 'memory'\n[[resource.event]]\nevent = 'acquire'\n"
+    more = "function = 'pool_get'\nat = 'return'\nunit = 'arg1'\nstack = false\n"
+    path = tmp_path / "crowd.duckdb"
+    with recorded(built(tmp_path, "crowd_program.c"), path, parse(text + more, "p.toml")) as (_, line):
+        assert line == "done\n"
+    ((seen,),) = read(path, "SELECT count(DISTINCT unit) FROM resource_event")
+    ((lost,),) = read(path, "SELECT coalesce(sum(events), 0) FROM loss WHERE place = 'resource_frame'")
+    assert seen + lost == 5000 and seen <= 4096
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 import resource_runs as runs
-from flowprof.profiler.blame import events, judge, study, thresholds
+from flowprof.profiler.blame import events, judge, metrics, study, thresholds, wakers
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.resources import Blamed, ResourceTable
 from flowprof.profiler.store import Recording
+from flowprof.viewers.json import document
 
 IDS = {"contention": "resources.contention", "inefficient policy": "resources.inefficient_policy",
        "insufficient allocation": "resources.insufficient_allocation", "leak": "resources.leak",
@@ -315,6 +317,38 @@ def test_a_circle_that_somebody_leaves_is_no_deadlock(tmp_path: Path, of: int) -
     table = report.get(ResourceTable)
     assert table is not None and table.blamed
     assert not any(one.deadlock for one in table.blamed) and "deadlock" not in report.findings[0].claim
+
+
+def test_what_is_left_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowprof.profiler.analyzers.resources.MAX_ROWS", 2)
+    monkeypatch.setattr(wakers, "MAX_NODES", 9)
+    table = reported(runs.g5(1), tmp_path).get(ResourceTable)
+    assert table is not None and (len(table.resources), len(table.tasks), table.wakers) == (2, 2, None)
+    assert table.notes == (
+        "the 2 tasks and resources with most waiting are listed, of 11",
+        "who waits for whom is not followed: 8 threads, 9 nodes at the most",
+    )
+    monkeypatch.setattr(metrics, "MAX_GROUPS", 5)
+    table = reported(runs.g5(1), tmp_path).get(ResourceTable)
+    assert table is not None and table.tasks == ()
+    assert "nothing is listed by task: resources times tasks are more than 20000000" in table.notes[0]
+
+
+def test_a_notice_does_not_hide_the_bottleneck(tmp_path: Path) -> None:
+    """A lock is taken for nothing; and two threads wait for a third one, which has nothing to do with it."""
+    run = taken_often(60)
+    run.threads |= {13: "waiter", 14: "slow"}
+    run.states = [(13, 10.0 * at, 10.0 * at + 9, "sleeping", 14) for at in range(40)]
+    found = reported(run, tmp_path).findings
+    assert [one.id for one in found] == ["resources.over_synchronisation", "resources.bottleneck"]
+
+
+def test_findings_of_json_are_in_the_reports_order(tmp_path: Path) -> None:
+    """A notice with a price comes behind a problem without."""
+    report = reported(runs.g2(1), tmp_path)
+    priced = replace(report.findings[0], severity="notice", cost_ns_per_token=1e9, claim="dear")
+    both = replace(report, findings=(*report.findings, priced))
+    assert [one["claim"] for one in document(both)["findings"]] == [one.claim for one in both.findings]
 
 
 def test_contradictory_events_carry_no_verdict(tmp_path: Path) -> None:

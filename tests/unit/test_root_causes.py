@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from flowprof.profiler.root_causes import DEPTH, Stretches, root_causes
+from flowprof.profiler import root_causes as module
+from flowprof.profiler.root_causes import DEPTH, Stretches, met, root_causes, slept
 
 A, B, C, D, HOG, STRANGER = 1, 2, 3, 4, 90, 91
 OWN = np.array([A, B, C, D])
@@ -133,3 +134,28 @@ def test_random_schedules_against_a_step_by_step_search() -> None:
             truth[(wait, *brute(known, known, set(range(1, 9)), at, wait))] += 1
     assert got == truth
     assert {cause for _, cause, _ in truth} == {"work", "runnable", "disk", "interrupt", "outside", "unknown"}
+
+
+def test_waits_of_too_many_parts_are_followed_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the waker itself waited for is not known then; no nanosecond is lost."""
+    others: list[Row] = [(B, 10 * n, 10 * n + 5, "disk", 0) for n in range(10)]
+    assert causes((A, 0, 100, "sleeping", B), others) == {("work", B): 50, ("disk", 0): 50}
+    monkeypatch.setattr(module, "MAX_PARTS", 9)
+    assert causes((A, 0, 100, "sleeping", B), others) == {("unknown", B): 100}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_how_long_wakers_slept(seed: int) -> None:
+    """As added up from the parts."""
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for tid in (A, B, C):
+        edges = np.sort(rng.choice(1000, 40, replace=False)).reshape(-1, 2).tolist()
+        rows += [(tid, a, b, str(rng.choice(["sleeping", "disk"])), int(rng.choice([A, B, C, D]))) for a, b in edges]
+    known = stretches(rows).sorted()
+    which = rng.random(len(rows)) < 0.7
+    parts = met(known, known, which)
+    assert parts is not None
+    stretch, part, ns = parts
+    expected = np.bincount(part, np.where(known.state[stretch] == "sleeping", ns, 0), len(rows))
+    assert slept(known, known, which).tolist() == expected.tolist() and expected.sum() > 0

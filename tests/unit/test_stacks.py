@@ -43,6 +43,7 @@ def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers(found, 5, 6, 7, 8) == [2, 3, 0, 0]
     assert found.add(1, Registers(*range(8)), b"") is None
     assert numbers(found, 5, 8) == [2, 0]
+    assert found.left == 4, "two keys, one stack, one key again"
 
 
 def test_what_cannot_be_unwound_has_no_frames() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from flowprof.profiler import root_causes
 from flowprof.profiler.blame.wakers import Graph, bottleneck, waker_graph
-from flowprof.profiler.root_causes import Stretches
+from flowprof.profiler.root_causes import DEPTH, Stretches
 
 IO, COMPUTE, THIRD, FOURTH = 1, 2, 3, 4
 NAMES = {IO: "io", COMPUTE: "compute", THIRD: "third", FOURTH: "fourth"}
@@ -111,3 +112,12 @@ def test_parts_passed_on_add_up() -> None:
     # io's 80 ms: 20 compute itself, 30 third itself, 30 the disk; compute's own 60: 30 and 30
     assert ends == {"compute": 200, "third": 600, "disk": 600}
     assert found.passed[0, 1] == 800e6 and found.passed[1, 2] == 1200e6
+
+
+def test_waits_that_fall_into_too_many_parts_end_at_who_woke_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Row] = [(IO, 0, 90, "sleeping", COMPUTE), (COMPUTE, 10, 80, "sleeping", THIRD)]
+    assert (graph(rows).followed, end_of(graph(rows))) == (DEPTH, ("third", 1400))
+    monkeypatch.setattr(root_causes, "MAX_PARTS", ROUNDS - 1)
+    cut = graph(rows)
+    assert cut.followed == 1 and cut.ends.sum() == pytest.approx(1600e6)
+    assert cut.passed[cut.nodes.index("io"), cut.nodes.index("third")] == 0
