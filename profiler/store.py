@@ -415,6 +415,7 @@ def _bound_reader(db: duckdb.DuckDBPyConnection) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     db.execute(f"SET memory_limit = '{max(_READ_MEMORY_MIN, memory // 4) >> 20}MiB'")
     db.execute("SET temp_directory = ''")
+    db.execute("SET allocator_background_threads = true")  # they give back what a query has done with
     db.execute("SET enable_progress_bar = false")  # standard output is data's
     db.execute(f"SET threads = {min(4, len(os.sched_getaffinity(0)))}")
 

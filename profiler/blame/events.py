@@ -8,7 +8,9 @@ transaction), else the thread.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flowprof.profiler.store import Recording, read_sql
@@ -19,12 +21,22 @@ Small = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
 WAIT, ACQUIRE, USE, RELEASE, GIVE_UP = range(5)
-MAX_EVENTS = 40_000_000  # beyond them the first are analysed: some 200 bytes of memory each
+MAX_EVENTS = 40_000_000  # beyond them the first are analysed: some 150 bytes of memory each
+AT_ONCE = 1_000_000  # events read
+BINS = 4096  # of time, to find parts with so many
 _LAST_NS = 4 * 10**18
 _SPAN_SQL = """
 SELECT (SELECT min(start_ns) FROM probe_window), (SELECT max(end_ns) FROM probe_window),
        min(at_ns), max(at_ns), count(*) FROM resource_event WHERE at_ns BETWEEN 0 AND $last
 """
+_BINS_SQL = """
+SELECT (at_ns - $begin) // $width AS bin, count(*) FROM resource_event WHERE at_ns BETWEEN $begin AND $last
+GROUP BY bin ORDER BY bin
+"""
+_ALIKE_SQL = "SELECT stack_id, first_id FROM equal_stack WHERE stack_id <> first_id ORDER BY stack_id"
+_THREADS_SQL = "SELECT tid FROM thread WHERE tid > 0 UNION SELECT tid FROM resource_event WHERE tid > 0"
+
+Who = tuple[int | None, int | None, int | None, int | None, int | None]  # resource_id, pid, instance, tid, task
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +121,15 @@ def read(recording: Recording) -> Events:
         rows = recording.rows(f"SELECT at_ns FROM resource_event ORDER BY at_ns LIMIT 1 OFFSET {MAX_EVENTS}")
         until = int(rows[0][0])
         ends = [until]
-    columns = recording.columns(read_sql("resource_events.sql"), {"last": until})
-    columns = {name: np.ma.getdata(column) for name, column in columns.items()}
+    columns, who = _columns(recording, int(begin or 0), min(until, int(end or 0)))
     if len(columns["at_ns"]) > 1 and (np.diff(columns["at_ns"]) <= 0).any():
         order = _in_time(columns["at_ns"], columns["kind"])
         for name in columns:
             columns[name] = columns[name][order]
-    places, actors, numbers = _who(recording, known)
-    place, of_actor, of_thread = (column[columns["number"]] for column in numbers)
+    _as_known(recording, columns)
+    places, actors, numbers = _who(recording, known, who)
+    number = columns.pop("number")
+    place, of_actor, of_thread = (column[number] for column in numbers)
     foreign = np.array([place.resource < 0 for place in places], bool)
     if foreign.any():  # of resources that no row describes
         kept = ~foreign[place]
@@ -128,6 +141,53 @@ def read(recording: Recording) -> Events:
         holder=columns["holder"], resources=known, places=places, actors=actors,
         begin_ns=min(begins, default=0), end_ns=max(ends, default=0), cut=max(0, int(count) - MAX_EVENTS),
     )  # fmt: skip
+
+
+def _columns(recording: Recording, begin: int, last: int) -> tuple[dict[str, NDArray[Any]], list[Who]]:
+    """The columns of resource_events.sql, read part by part, and what its numbers stand for."""
+    numbers: dict[Who, int] = {}
+    parts: list[dict[str, NDArray[Any]]] = []
+    spans = [(False, *span) for span in _parts(recording, begin, last)]
+    for spelled, first, following in (*spans, (True, begin, last + 1)):
+        span = {"first": first, "next": following, "spelled": spelled}
+        rows = recording.rows(read_sql("resource_actors.sql"), span)
+        columns = recording.columns(read_sql("resource_events.sql"), span)
+        part = {name: np.ma.getdata(column) for name, column in columns.items()}
+        part["number"] = np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int32)[part["number"]]
+        parts.append(part)
+    order = sorted(numbers, key=lambda row: [(value is None, value or 0) for value in row])
+    place = np.empty(len(order), np.int32)
+    place[[numbers[row] for row in order]] = np.arange(len(order))
+    whole = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+    whole["number"] = place[whole["number"]]
+    return whole, order
+
+
+def _parts(recording: Recording, begin: int, last: int) -> Iterator[tuple[int, int]]:
+    """Times from … until before, with AT_ONCE events or so in each."""
+    width = (last - begin) // BINS + 1
+    counts = recording.rows(_BINS_SQL, {"begin": begin, "last": last, "width": width})
+    first, size = begin, 0
+    for number, count in counts:
+        if size and size + count > AT_ONCE:
+            yield first, begin + number * width
+            first, size = begin + number * width, 0
+        size += count
+    if size:
+        yield first, last + 1
+
+
+def _as_known(recording: Recording, columns: dict[str, NDArray[Any]]) -> None:
+    """Equal stacks get one number. A word that is taken for an owner names a thread, or means something else: 0."""
+    alike = np.array(recording.rows(_ALIKE_SQL), np.int64).reshape(-1, 2)
+    if len(alike):
+        stack = columns["stack"]
+        at = np.minimum(np.searchsorted(alike[:, 0], stack), len(alike) - 1)
+        columns["stack"] = np.where(alike[at, 0] == stack, alike[at, 1], stack).astype(np.int32)
+    holder = columns["holder"]
+    if holder.any():
+        threads = [tid for (tid,) in recording.rows(_THREADS_SQL)]
+        columns["holder"] = np.where(np.isin(holder, threads), holder, np.int32(0))
 
 
 def _in_time(at_ns: Ints, kind: NDArray[np.int8]) -> Ints:
@@ -170,9 +230,9 @@ def _families(recording: Recording) -> dict[int, tuple[int, bool]]:
 
 
 def _who(
-    recording: Recording, known: tuple[Resource, ...]
+    recording: Recording, known: tuple[Resource, ...], who: list[Who]
 ) -> tuple[tuple[Place, ...], tuple[Actor, ...], tuple[Small, Small, Small]]:
-    """All places and actors; and of every number in resource_events.sql its place, its actor and its thread."""
+    """All places and actors; and of everyone in `who` its place, its actor and its thread."""
     family = _families(recording)
     position = {resource.resource_id: number for number, resource in enumerate(known)}
     named = recording.rows("SELECT pid, tid, any_value(comm) FROM thread GROUP BY pid, tid")
@@ -180,8 +240,9 @@ def _who(
     places: dict[Place, int] = {}
     actors: dict[Actor, int] = {}
     numbers = []
-    for resource_id, pid, instance, tid, task in recording.rows(read_sql("resource_actors.sql")):
-        resource = position.get(resource_id, -1)
+    for resource_id, *there, task in who:
+        pid, instance, tid = (value or 0 for value in there)
+        resource = -1 if resource_id is None else position.get(resource_id, -1)
         root, sure = family.get(pid, (pid, True)) if resource < 0 or known[resource].shared else (pid, True)
         place = Place(resource, root if sure or instance else pid, instance)
         thread = _number(actors, Actor(pid, tid, None, comms.get((pid, tid), "")))

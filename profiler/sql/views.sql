@@ -228,10 +228,13 @@ SELECT
     bool_or(compiled) AS compiled           -- a function that torch.compile made
 FROM around GROUP BY call_id;
 
-CREATE OR REPLACE VIEW resource_step AS   -- resource_event, with a release of all that a thread has spelled out: one row for each
+CREATE OR REPLACE VIEW spelled_release AS -- a release of all that a thread has: one row for each, as in resource_event
 WITH every AS (SELECT resource_id, pid, tid, unit, at_ns FROM resource_event WHERE event = 'release' AND instance IS NULL),
 by_unit AS (SELECT DISTINCT resource_id FROM every WHERE unit IS NOT NULL),   -- some are of one unit only
-turn AS (SELECT * FROM resource_event WHERE event IN ('acquire', 'release') AND instance IS NOT NULL),
+turn AS (
+    SELECT * FROM resource_event WHERE event IN ('acquire', 'release') AND instance IS NOT NULL
+    AND resource_id IN (SELECT resource_id FROM every)
+),
 turns AS (
     SELECT e.resource_id, e.pid, e.tid, e.task, e.instance, e.unit, x.at_ns AS released_ns,
         sum(CASE e.event WHEN 'acquire' THEN 1 ELSE -1 END) AS held
@@ -250,6 +253,11 @@ turns AS (
     ) x ON e.resource_id = x.resource_id AND e.pid = x.pid AND e.tid = x.tid AND e.unit = x.unit AND e.at_ns < x.at_ns
     GROUP BY ALL
 )
+SELECT released_ns AS at_ns, pid, tid, resource_id, 'release' AS event, instance, unit, 1 AS units, task,
+       NULL::INTEGER AS holder, NULL::INTEGER AS stack_id, NULL::INTEGER AS site_id
+FROM turns, range(least(held, 1000)::BIGINT) WHERE held > 0;
+
+CREATE OR REPLACE VIEW resource_step AS   -- resource_event, with a release of all that a thread has spelled out: one row for each
 SELECT
     at_ns,                                  -- CLOCK_MONOTONIC, ns
     pid, tid, resource_id,
@@ -257,9 +265,7 @@ SELECT
     instance, unit,                         -- as in resource_event; instance is never NULL
     units, task, holder, stack_id, site_id
 FROM resource_event WHERE instance IS NOT NULL
-UNION ALL
-SELECT released_ns, pid, tid, resource_id, 'release', instance, unit, 1, task, NULL, NULL, NULL
-FROM turns, range(least(held, 1000)::BIGINT) WHERE held > 0;
+UNION ALL SELECT * FROM spelled_release;
 
 CREATE OR REPLACE VIEW window_span AS       -- windows that ended; deep ones with the time in which their probes were switched
 SELECT *, CASE WHEN level = 'token' THEN start_ns ELSE coalesce(lag(end_ns) OVER by_start, start_ns) END AS from_ns,

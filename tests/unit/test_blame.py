@@ -344,6 +344,37 @@ def test_equal_stacks_are_one(tmp_path: Path) -> None:
         assert events.read(recording).stack.tolist() == [1, -1, 2, -1, 1, -1]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SELECT 1",
+        "UPDATE resource_event SET instance = NULL WHERE event = 'release' AND tid % 2 = 0",
+        "UPDATE resource_event SET holder = CASE WHEN tid % 2 = 0 THEN tid ELSE 7 END, pid = NULL WHERE event = 'wait'",
+        "DELETE FROM resource WHERE resource_id = 1",
+        "DELETE FROM resource_event",
+    ],
+)
+def test_events_read_in_parts_are_those_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    path = str(tmp_path / "parts.duckdb")
+    next(iter(runs.PLANTED.values()))(3).noisy().write(path)
+    with duckdb.connect(path) as db:
+        db.execute("UPDATE resource_event SET at_ns = at_ns + rowid")  # no two at one moment
+        db.execute(change)
+    with Recording.open(path) as recording:
+        whole = events.read(recording)
+        monkeypatch.setattr(events, "AT_ONCE", 700)
+        parts = events.read(recording)
+        assert len(list(events._parts(recording, whole.begin_ns, whole.end_ns))) > 5 or not len(whole.at_ns)
+    columns = [name for name in events.Events.__slots__ if isinstance(getattr(whole, name), np.ndarray)]
+    rows = [sorted(zip(*(getattr(found, name).tolist() for name in columns), strict=True)) for found in (whole, parts)]
+    assert rows[0] == rows[1] and len(columns) == 10
+    assert (np.diff(parts.at_ns) >= 0).all()
+    for name in ("resources", "places", "actors", "begin_ns", "end_ns", "cut"):
+        assert getattr(whole, name) == getattr(parts, name)
+
+
 def test_a_release_of_all_of_one_unit(tmp_path: Path) -> None:
     """As the end of a transaction leaves the locks of its session."""
     rows: list[Event] = [
