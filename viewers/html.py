@@ -51,6 +51,7 @@ from flowprof.viewers.page import assets, environment
 SCRIPTS = ("timeline.js", "tables.js", "dag.js", "page.js")
 MAX_VERDICTS = 500  # rows of the table
 MAX_THREADS = 16  # of a row's details
+MAX_ROWS = 600  # of the tables of layers, blocks, threads and experts
 SECTIONS = {  # what a finding is about, by the analyzer that made it: the part of the page, and its name
     "summary": ("time", "Timeline"), "operators": ("operators", "Operators"), "layers": ("layers", "Layers and blocks"),
     "blocks": ("layers", "Layers and blocks"), "verdicts": ("bounds", "Bounds"), "threads": ("waits", "Waits"),
@@ -123,6 +124,7 @@ def render(report: Report, timeline: Timeline) -> str:
         states=STATES,
         max_verdicts=MAX_VERDICTS,
         max_threads=MAX_THREADS,
+        max_rows=MAX_ROWS,
         source=report.source,
         timeline=timeline,
         when=_when(report.source.started_unix_ns),

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from flowprof.profiler.errors import FlowprofError
 from flowprof.profiler.ggml.blocks import place_nodes
 from flowprof.profiler.ggml.layout import NAME_SIZE, Layouts, TensorLayout
-from flowprof.profiler.ggml.layout_check import Rows, named, read_node_addresses
+from flowprof.profiler.ggml.layout_check import MAX_DIM, Rows, named, read_node_addresses
 from flowprof.profiler.ggml.model_facts import ModelFacts, model_facts
 from flowprof.profiler.ggml.names import OpNames
 from flowprof.profiler.memory import Addresses, Memory, Unreadable
@@ -201,6 +201,8 @@ def _refuse_nonsense(rows: Rows, names: OpNames) -> None:
     if (
         (rows["op"] >= len(names.ops)).any()
         or (rows["type"] >= len(names.types)).any()
+        or (rows["ne"] < 0).any()
+        or (rows["ne"] > MAX_DIM).any()
         or not named(rows["name"]).all()
     ):
         raise GraphChanged("the graph holds tensors that are none: it was freed meanwhile")

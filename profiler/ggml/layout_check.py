@@ -16,7 +16,7 @@ from flowprof.profiler.memory import Memory, Unreadable
 
 MAX_NODES = 65_536
 SAMPLE = 512  # tensors looked at; a wrong layout fails on the first few
-_MAX_DIM = 1 << 40
+MAX_DIM = 1 << 40
 _USER_SPACE = 1 << 57
 Rows = npt.NDArray[np.void]
 U64 = npt.NDArray[np.uint64]
@@ -119,7 +119,7 @@ def tensor_violations(rows: Rows, names: OpNames, what: str) -> list[str]:
     if (rows["op"] >= len(names.ops)).any():
         faults.append(f"{what} with operator number {int(rows['op'].max())} of {len(names.ops)}")
     ne, nb = rows["ne"], rows["nb"]
-    if (ne < 0).any() or (ne > _MAX_DIM).any():
+    if (ne < 0).any() or (ne > MAX_DIM).any():
         faults.append(f"{what} with an impossible shape")
     if not named(rows["name"]).all():
         faults.append(f"{what} whose name is no text")

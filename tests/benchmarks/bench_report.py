@@ -1,4 +1,5 @@
-"""How fast reports are: terminal and HTML on recordings of 1 M and 10 M operators, and the page in a browser.
+"""How fast reports are: terminal and HTML on recordings of 1 M and 10 M operators, of two and of many graphs, and of a
+mixture of experts; and the page in a browser.
 
     python tests/benchmarks/bench_report.py [--small]
 
@@ -22,9 +23,11 @@ from chromium import Chromium, executable
 from integration.test_html_browser import FRAMES, READY
 from peak_memory import peak_mb
 from row import Row
-from synthetic import CEILINGS, PID, sized, write
+from synthetic import CEILINGS, PID, Synthetic, grow_context, sized, write
 
 REPEATS = 3
+GRAPHS = 300
+EXPERTS = Synthetic(layers=48, requests=200, tokens=10, prompt=512, cycle=("op",), experts=(128, 8), ceilings=CEILINGS)
 
 
 def timed(*command: str) -> float:
@@ -63,6 +66,18 @@ def _measured(folder: Path, small: bool) -> Iterator[Row]:
         yield Row("report: memory, 10 M operators", peak_mb("report", str(large)), "MB", 2000)
         yield Row("report: HTML, 10 M operators", timed(*flowprof, str(large), "--html", str(page)), "s", 10)
         yield Row("report: HTML of 10 M operators, size", page.stat().st_size / 1e6, "MB", 20)
+        grow_context(str(large), GRAPHS)
+        yield Row("report: terminal, 10 M operators of many graphs", timed(*flowprof, str(large)), "s", 10,
+                  note=f"{GRAPHS} graphs, as a growing context makes them")  # fmt: skip
+        yield Row("report: memory, HTML of 10 M operators of many graphs",
+                  peak_mb("report", str(large), "--html", str(page)), "MB", 2000)  # fmt: skip
+        large.unlink()
+        experts = folder / "experts.duckdb"
+        write(str(experts), EXPERTS)
+        yield Row("report: terminal, mixture of experts", timed(*flowprof, str(experts)), "s", 10,
+                  note="39 M uses of experts: 200 prompts of 512 tokens, 48 layers, 8 of 128 experts")  # fmt: skip
+        yield Row("report: memory, HTML of a mixture of experts",
+                  peak_mb("report", str(experts), "--html", str(page)), "MB", 2000)  # fmt: skip
 
 
 def with_absences(path: Path) -> None:

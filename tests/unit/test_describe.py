@@ -172,10 +172,13 @@ def test_a_graph_that_changes_while_it_is_read(change):
         describe_at(built, address)
 
 
-@pytest.mark.parametrize("member,value", [("op", 9999), ("type", 77), ("name", 0x0101010101010101)])
+@pytest.mark.parametrize(
+    "member,value",
+    [("op", 9999), ("type", 77), ("name", 0x0101010101010101), ("ne", (1 << 40) + 1), ("ne", (1 << 64) - 1)],
+)
 def test_freed_tensors(member, value):
     built = transformer(TODAY)
-    built.number(built.nodes[4] + getattr(TODAY.tensor, member), value, 8 if member == "name" else 4)
+    built.number(built.nodes[4] + getattr(TODAY.tensor, member), value, 8 if member in ("name", "ne") else 4)
     with pytest.raises(GraphChanged, match="freed"):
         describe(built)
 

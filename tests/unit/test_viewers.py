@@ -279,6 +279,21 @@ def test_html_names_what_is_missing(seen: tuple[str, Report, Timeline]) -> None:
         assert "A recording without tokens" in page and "<canvas" not in page
 
 
+def test_html_bounds_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "layers.duckdb")
+    write(path, Synthetic(layers=5, experts=(8, 2), cycle=("op", "thread")))
+    with Recording.open(path) as recording:
+        report, drawn = build_report(recording), timeline(recording, 100)
+    assert "more rows are left out" not in html.render(report, drawn)
+    monkeypatch.setattr(html, "MAX_ROWS", 2)
+    page = html.render(report, drawn)
+    rows = [report.section(name).value.rows for name in ("layers", "blocks", "threads")]
+    left_out = [len(some) - 2 for some in (*rows, report.section("experts").value.layers)]
+    assert min(left_out) > 0
+    assert re.findall(r"(\d+) more rows are left out", page) == [str(number) for number in left_out]
+    assert page.count('data-layer="') < 20
+
+
 def test_packed_arrays_unpack_to_the_timeline(seen: tuple[str, Report, Timeline]) -> None:
     drawn = seen[2]
     description, text = pack(drawn)
