@@ -6,9 +6,11 @@ WITH mine AS (
 ), what AS (
     SELECT name, args_id, row_number() OVER (ORDER BY name, args_id) - 1 AS what_id
     FROM (SELECT DISTINCT name, args_id FROM mine)
+), engine AS (
+    SELECT call_id FROM torch_region JOIN api_call USING (call_id) WHERE backward AND kind = 'annotation'
 )
 SELECT c.call_id, coalesce(c.parent_id, -1) AS parent_id, coalesce(c.pid, -1) AS pid, coalesce(c.tid, -1) AS tid,
-       w.what_id, c.start_ns, coalesce(c.end_ns, -1) AS end_ns, coalesce(e.backward AND k.kind = 'annotation', false) AS backward
+       w.what_id, c.start_ns, coalesce(c.end_ns, -1) AS end_ns, e.call_id IS NOT NULL AS backward
 FROM mine c JOIN what w ON w.name = c.name AND w.args_id IS NOT DISTINCT FROM c.args_id
-LEFT JOIN torch_region e ON e.call_id = c.parent_id LEFT JOIN api_call k ON k.call_id = c.parent_id
+LEFT JOIN engine e ON e.call_id = c.parent_id
 ORDER BY c.pid, c.tid, c.start_ns, coalesce(c.depth, 0), c.call_id
