@@ -6,9 +6,9 @@
 * queue: until it had a slot.
 
 Requests at one time share their batches, so gaps count in the order of time. Phases of less than MIN_STEPS are left
-out: a few requests tell nothing. The same goes for what takes less than LEAST_NS on both sides, and a change by less is
-none: nobody waits for it. Where the prompts of two sides are not of one length, that is why first tokens come sooner or
-later, and no verdict is made of it.
+out: a few requests tell nothing. A queue or a first token of less than LEAST_NS on both sides is left out, too, and a
+change by less is none: nobody waits for it. Where the prompts of two sides are not of one length, that is why first
+tokens come sooner or later, and no verdict is made of it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def telling(shifts: Sequence[PhaseShift], same_prompts: bool) -> tuple[PhaseShif
     """Without what takes next to nothing; and no change where it is one of next to nothing, or of the prompts."""
     kept = []
     for shift in shifts:
-        if shift.phase in REQUESTS:
+        if shift.phase in (FIRST_TOKEN, QUEUE):
             if max(shift.a_ns_per_token, shift.b_ns_per_token) < LEAST_NS:
                 continue
             tails = abs((shift.b_tail_ns or 0.0) - (shift.a_tail_ns or 0.0)) >= LEAST_NS

@@ -94,6 +94,16 @@ CASES: dict[str, tuple[str, str, float | None, Sequence[Row], Facts, Facts]] = {
             row(UP, 10, 10),
         ], Facts(), Facts(),
     ),
+    "flash attention off, and what stood between the same neighbours": (
+        "attention", "Flash attention is off: CONT, MUL_MAT, SOFT_MAX in place of FLASH_ATTN_EXT", 1.0,
+        [
+            row("SET_ROWS cache_v + FLASH_ATTN_EXT", 2, 4, block="attention", op="SET_ROWS", shape="64 · 12 heads f16",
+                matched="split: SET_ROWS + FLASH_ATTN_EXT → SET_ROWS + MUL_MAT + CONT"),
+            row("FLASH_ATTN_EXT of layer 0", 0.1, None, **FLASH),
+            row("SOFT_MAX of layer 0", None, 0.1, block="attention", op="SOFT_MAX", shape="12 heads"),
+            row(UP, 10, 10),
+        ], Facts(), Facts(),
+    ),
     "smaller batches": (
         "batch", "Batches are smaller, 512 → 32 tokens per graph", 1.0,
         [row(UP, 1, 4, phase="prefill", **SAME)], Facts(tokens=(512,) * 20), Facts(tokens=(32,) * 320),

@@ -30,8 +30,9 @@ def causes(compared: Compared) -> Sequence[Claim]:
         explains = change.of(_only_one)
         rows = [change.rows[place] for place in sorted({place for place, _ in explains})]
         a_ns, b_ns = (sum(row.a_ns_per_token or 0 for row in rows), sum(row.b_ns_per_token or 0 for row in rows))
-        ops = sorted({row.op for row in rows if row.op != FLASH})
-        ways = (FLASH, ", ".join(ops)) if off else (", ".join(ops), FLASH)
+        before, after = _ways(rows)
+        other = ", ".join(sorted((after - before if off else before - after) - {FLASH}) or [SOFTMAX])
+        ways = (FLASH, other) if off else (other, FLASH)
         found.append(
             Claim(
                 Cause(
@@ -59,6 +60,20 @@ def _operators(steps: Sequence[Sequence[Steps]], phase: str) -> set[str]:
         group.op for recording in steps for one in recording if one.phase == phase
         for group in one.groups if group.block == "attention"
     }  # fmt: skip
+
+
+def _ways(rows: Sequence[Row]) -> tuple[set[str], set[str]]:
+    """Operators before and after; those of matched rows from how they were (split: SET_ROWS + x → SET_ROWS + y + z)."""
+    before: set[str] = set()
+    after: set[str] = set()
+    for row in rows:
+        a, arrow, b = row.matched.partition(": ")[2].partition(" → ")
+        if arrow:
+            before |= set(a.split(" + "))
+            after |= set(b.split(" + "))
+        else:
+            (after if row.a_ns_per_token is None else before).add(row.op)
+    return before, after
 
 
 def _only_one(row: Row) -> bool:
