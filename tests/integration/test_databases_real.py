@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +15,13 @@ from tempfile import TemporaryDirectory
 import psutil
 import pytest
 from debs import as_nobody, environment, unpacked
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.plan import make_plan
 from flowprof.profiler.report import build_report
 from flowprof.profiler.resources.manifest import load
 from flowprof.profiler.sections.resources import Blamed, ResourceTable
 from flowprof.profiler.store import Recording
+from flowprof.profiler.target import open_target
 from recorded import read, recording_of
 from undisturbed import DISTURBED
 
@@ -267,8 +270,9 @@ def test_postgresql_connections(tmp_path: Path) -> None:
     assert read(path, "SELECT capacity FROM resource WHERE name = 'connection'") == [(12,)]
 
 
-def test_mariadb_metadata_lock(tmp_path: Path) -> None:
-    """A thread for each connection: a transaction has used a table, ALTER TABLE waits for it, and a query for that."""
+@contextmanager
+def mariadb(*options: str) -> Iterator[tuple[Callable[[], Client], psutil.Process]]:
+    """What connects to a server of its own, and that server."""
     with placed("mariadb-server-core", "mariadb-client-core") as (at, root):
         env, share = environment(root), root / "usr"
         install = [share / "bin/mariadb-install-db", "--no-defaults", f"--basedir={share}", f"--datadir={at / 'data'}",
@@ -277,25 +281,58 @@ def test_mariadb_metadata_lock(tmp_path: Path) -> None:
         command = as_nobody(
             share / "sbin/mariadbd", "--no-defaults", f"--basedir={share}", f"--datadir={at / 'data'}",
             f"--lc-messages-dir={share / 'share/mysql'}", f"--socket={at / 's'}", "--skip-networking",
-            "--innodb-buffer-pool-size=16M",
+            "--innodb-buffer-pool-size=16M", *options,
         )  # fmt: skip
         with served(command, env, at / "s") as server:
             client = [share / "bin/mariadb", "--no-defaults", "-uroot", "-S", at / "s", "-N", "-B", "-n"]
-            clients = [Client(client, env) for _ in range(3)]
-            keeper, first, second = clients
-            assert keeper.ask("CREATE DATABASE x; CREATE TABLE x.t (a int); SELECT 1;") == "1"
-            assert first.ask("SELECT 1;") == second.ask("SELECT 1;") == "1"
-            path = tmp_path / "mariadb.duckdb"
-            with recording_of([server.pid], path, manifests=(load("mariadb"),), levels=("token", "graph")):
-                keeper.ask("BEGIN; INSERT INTO x.t VALUES (1); SELECT 1;")
-                first.tell("ALTER TABLE x.t ADD COLUMN b int; SELECT 2;")
-                time.sleep(0.2)
-                second.tell("SELECT count(*) FROM x.t;")
-                time.sleep(KEPT_S - 0.2)
-                keeper.ask("COMMIT; SELECT 3;")
-                assert [first.answer(), second.answer()] == ["2", "1"]
-            for one in clients:
+            yield lambda: Client(client, env), server
+
+
+def test_mariadb_connections(tmp_path: Path) -> None:
+    """One after the other, in one thread, and one that stays; what InnoDB does is not seen in a stripped build."""
+    path = tmp_path / "connections.duckdb"
+    with mariadb("--max-connections=20", "--thread-cache-size=4") as (connect, server):
+        first = connect()
+        assert first.ask("SELECT 1;") == "1"
+        plan = make_plan([open_target(server.pid)], kernel.version(), (), manifests=(load("mariadb-innodb"),))
+        assert len(plan.sites) == 4 and {site.refused for site in plan.sites} == {True}
+        assert all("no function has this name" in site.reason for site in plan.sites)
+        with recording_of([server.pid], path, manifests=(load("mariadb"),), levels=("token", "graph")) as run:
+            assert [(site.symbol, site.reason) for site in run.plan.sites if site.refused] == []
+            for _ in range(5):
+                one = connect()
+                assert one.ask("SELECT 1;") == "1"
                 one.close()
+                time.sleep(0.2)
+            kept = connect()
+            assert kept.ask("SELECT 1;") == "1"
+        first.close()
+        kept.close()
+    events = read(path, POOL, "connection")
+    assert [event for _, event, _, _ in events] == ["acquire", "release"] * 5 + ["acquire"]
+    for (_, _, had, _), (_, _, gave, _) in zip(events[::2], events[1::2], strict=False):
+        assert had == gave
+    assert read(path, "SELECT capacity FROM resource WHERE name = 'connection'") == [(20,)]
+
+
+def test_mariadb_metadata_lock(tmp_path: Path) -> None:
+    """A thread for each connection: a transaction has used a table, ALTER TABLE waits for it, and a query for that."""
+    with mariadb() as (connect, server):
+        clients = [connect() for _ in range(3)]
+        keeper, first, second = clients
+        assert keeper.ask("CREATE DATABASE x; CREATE TABLE x.t (a int); SELECT 1;") == "1"
+        assert first.ask("SELECT 1;") == second.ask("SELECT 1;") == "1"
+        path = tmp_path / "mariadb.duckdb"
+        with recording_of([server.pid], path, manifests=(load("mariadb"),), levels=("token", "graph")):
+            keeper.ask("BEGIN; INSERT INTO x.t VALUES (1); SELECT 1;")
+            first.tell("ALTER TABLE x.t ADD COLUMN b int; SELECT 2;")
+            time.sleep(0.2)
+            second.tell("SELECT count(*) FROM x.t;")
+            time.sleep(KEPT_S - 0.2)
+            keeper.ask("COMMIT; SELECT 3;")
+            assert [first.answer(), second.answer()] == ["2", "1"]
+        for one in clients:
+            one.close()
     it = """WITH it AS (SELECT * FROM resource_event
         WHERE instance IN (SELECT instance FROM resource_event WHERE event = 'wait')) """
     assert len(read(path, it + "SELECT DISTINCT instance FROM it")) == 1, "one table"
