@@ -8,8 +8,8 @@ from flowprof.profiler.planning.callgraph import references
 
 
 def called(elf: ElfFile, function: int) -> set[int]:
-    """Where its direct calls and its jumps elsewhere lead; in the same file."""
-    return {one.target for one in references(elf, function) if one.kind != "pointer"}
+    """Functions of the same file that it calls or ends in, directly or by a stub."""
+    return {_behind_stub(elf, one.target) for one in references(elf, function) if one.kind != "pointer"}
 
 
 def only_callee(elf: ElfFile, caller: Symbol) -> Symbol | None:
@@ -19,7 +19,7 @@ def only_callee(elf: ElfFile, caller: Symbol) -> Symbol | None:
     """
     found = references(elf, caller.address)
     for kind in ("call", "jump"):
-        targets = {one.target for one in found if one.kind == kind}
+        targets = {_behind_stub(elf, one.target) for one in found if one.kind == kind}
         if targets:
             target = targets.pop()
             bounds = elf.function_bounds(target)
@@ -30,3 +30,9 @@ def only_callee(elf: ElfFile, caller: Symbol) -> Symbol | None:
                 return known
             return Symbol(f"callee of {caller.name}", target, bounds[1] - target, caller.source)
     return None
+
+
+def _behind_stub(elf: ElfFile, target: int) -> int:
+    """An exported function is called by a stub of the PLT, also in its own file."""
+    symbol = elf.symbols().get(elf.plt_target(target) or "")
+    return target if symbol is None else symbol.address

@@ -5,6 +5,7 @@ Databases, which have more to tell, are in test_databases_real.py; the C library
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from flowprof.profiler.resources import manifest
 from flowprof.profiler.sections.resources import ResourceTable
 from flowprof.profiler.store import Recording
 from recorded import read, recording_of
+from resource_programs import recorded
 from undisturbed import DISTURBED
 
 pytestmark = [pytest.mark.bpf, DISTURBED]
@@ -225,3 +227,31 @@ def test_torch_allocator(tmp_path: Path) -> None:
             owner.pop(unit, None)
     assert sizes == [*range(first, first + count)]
     assert sorted(owner.values()) == [*range(first, first + count, 10)]
+
+
+def test_torch_cuda_allocator(tmp_path: Path) -> None:
+    """On a library of its names: blocks of 300 sizes on two GPUs, given back in three ways; every tenth is kept."""
+    source, library, program = Path(__file__).with_name("caching_allocator.cc"), "libc10_cuda.so", tmp_path / "program"
+    for command in (["-shared", "-fPIC", "-o", tmp_path / library, source],
+                    ["-DPROGRAM", "-o", program, source, tmp_path / library, f"-Wl,-rpath,{tmp_path}"]):  # fmt: skip
+        subprocess.run(["g++", "-O2", "-std=c++17", *command], check=True)
+    path = tmp_path / "allocator.duckdb"
+    with recorded(program, path, manifest.load("torch-cuda-allocator")) as (run, line):
+        assert line == "done\n"
+        assert [(site.symbol, site.reason) for site in run.plan.sites if site.refused] == []
+    assert run.progress.lost == 0
+    events = read(path, EVENTS, "GPU memory")
+    owner: dict[int, int] = {}
+    for event, _, _, unit, units, *_ in events:
+        if event == "acquire":
+            assert unit not in owner
+            owner[unit] = units
+        elif event == "release":
+            del owner[unit]
+    count = Counter(event for event, *_ in events)
+    assert count == {"acquire": 300, "release": 270, "use": 3 + 1}
+    assert [*owner.values()] == [512 + i for i in range(0, 300, 10)]
+    devices = (
+        "SELECT value, count(*) FROM variable_sample JOIN variable USING (variable_id) WHERE name = 'device' GROUP BY 1"
+    )
+    assert sorted(read(path, devices)) == [(0.0, 150), (1.0, 150)]
