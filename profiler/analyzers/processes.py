@@ -14,11 +14,12 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from flowprof.profiler.analyzers.contract import SCHED, Analyzer, Need, Result
+from flowprof.profiler.blame import thresholds
+from flowprof.profiler.blame.thresholds import Thresholds
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.processes import ProcessTable, Starved
 from flowprof.profiler.store import Recording
 
-MIN_SHARE, MIN_NS = 0.05, 10e6
 MAX_ROWS = 50
 SEVERAL = Need("SELECT count(DISTINCT pid) > 1 FROM process", "one process; record several with attach PID1,PID2")
 SQL = f"""
@@ -50,11 +51,13 @@ def analyze(recording: Recording) -> Result:
         else "GPU: no launches were recorded",
     )
     table = ProcessTable(rows, tuple(names), tuple(names.items()), not_seen)
-    return Result(table, tuple(_finding(row, names) for row in rows if _is_starved(row)))
+    limits = thresholds.of(recording)
+    return Result(table, tuple(_finding(row, names) for row in rows if _is_starved(row, limits)))
 
 
-def _is_starved(row: Starved) -> bool:
-    return row.lost_ns >= MIN_NS and row.share is not None and row.share >= MIN_SHARE
+def _is_starved(row: Starved, limits: Thresholds) -> bool:
+    long = row.lost_ns >= limits.of("processes", "least_ms") * 1e6
+    return long and row.share is not None and row.share >= limits.of("processes", "starved_share")
 
 
 def _finding(row: Starved, names: dict[int, str]) -> Finding:

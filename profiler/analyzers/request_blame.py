@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 from flowprof.profiler.analyzers.request_scene import Scene, Seen, batches_seen, slots_seen
 from flowprof.profiler.blame.over_time import LANES
+from flowprof.profiler.blame.thresholds import Thresholds
 from flowprof.profiler.findings import in_ms
 from flowprof.profiler.sections.requests import RequestRow
 from flowprof.profiler.sections.resources import Blamed, ChainLink, Holder, Victim
 
-MIN_SHARE, MIN_NS = 0.05, 10e6
-DOMINANT = 0.5  # of the waiting; below it the holders take turns
 MAX_VICTIMS = 100
 ENGINE = "llama-server"
 SMALLER_BATCHES = (
@@ -70,7 +69,13 @@ def more_prompts(found: Prompts) -> str:
     return f"prompts of {found.count - 1} more request{'s' * (found.count > 2)}"
 
 
-def prompts(rows: tuple[RequestRow, ...]) -> Prompts | None:
+def is_worth(lost_ns: float, of_ns: float, limits: Thresholds) -> bool:
+    """Whether so much of a time was lost that it is worth saying."""
+    share = limits.of("requests", "delayed_share")
+    return lost_ns >= limits.of("requests", "least_ms") * 1e6 and lost_ns >= share * of_ns
+
+
+def prompts(rows: tuple[RequestRow, ...], limits: Thresholds) -> Prompts | None:
     """The prompt that cost the others most, where all prompts together cost enough."""
     added: dict[Who, list[tuple[int, RequestRow]]] = defaultdict(list)
     for row in rows:
@@ -79,7 +84,7 @@ def prompts(rows: tuple[RequestRow, ...]) -> Prompts | None:
                 added[row.pid, delay.id, delay.slot].append((delay.decode_ns + delay.open_ns, row))
     total = sum(ns for victims in added.values() for ns, _ in victims)
     decoding = sum(between_tokens_ns(row) for row in {id(r): r for v in added.values() for _, r in v}.values())
-    if total < MIN_NS or total < MIN_SHARE * decoding:
+    if not total or not is_worth(total, decoding, limits):
         return None
     own = {who: sum(ns for ns, _ in victims) for who, victims in added.items()}
     who, *others = sorted(own, key=lambda one: -own[one])
@@ -88,7 +93,7 @@ def prompts(rows: tuple[RequestRow, ...]) -> Prompts | None:
     return Prompts(culprit, who, tuple(others), worst, own[who], total, len(added))
 
 
-def no_slot(rows: tuple[RequestRow, ...]) -> NoSlot | None:
+def no_slot(rows: tuple[RequestRow, ...], limits: Thresholds) -> NoSlot | None:
     """Who waited for a slot, where that was long enough."""
     waited = tuple(sorted((row for row in rows if row.held_ns), key=lambda row: -row.held_ns))
     free = {(row.pid, row.slot) for row in rows if row.slot is not None}  # at the end
@@ -98,10 +103,10 @@ def no_slot(rows: tuple[RequestRow, ...]) -> NoSlot | None:
     total = sum(row.held_ns for row in waited) + sum(row.waiting_ns or 0 for row in waiting)
     lasted = sum((row.queue_ns or 0) + (row.prefill_ns or 0) + (row.decode_ns or 0) for row in waited)
     lasted += sum(row.waiting_ns or 0 for row in waiting)
-    return NoSlot(waited, waiting, total) if total >= MIN_NS and total >= MIN_SHARE * lasted else None
+    return NoSlot(waited, waiting, total) if total and is_worth(total, lasted, limits) else None
 
 
-def batch(found: Prompts, rows: tuple[RequestRow, ...], scene: Scene) -> Blamed:
+def batch(found: Prompts, rows: tuple[RequestRow, ...], scene: Scene, limits: Thresholds) -> Blamed:
     """The steps' tokens as a resource that the prompt had."""
     own = found.culprit
     tokens = f"a prompt of {own.prompt_tokens} tokens in the steps of others" if own and own.prompt_tokens else ""
@@ -115,11 +120,11 @@ def batch(found: Prompts, rows: tuple[RequestRow, ...], scene: Scene) -> Blamed:
         "batch", found.who, found.own_ns / found.total_ns, found.count, victims,
         (own.prefill_ns or 0) if own else 0, "high" if sure else "medium",
         tuple(filter(None, (tokens, rest if found.count > 1 else ""))), SMALLER_BATCHES,
-        batches_seen(scene, lanes((found.who, *found.others), rows)),
+        batches_seen(scene, lanes((found.who, *found.others), rows)), limits,
     )  # fmt: skip
 
 
-def slot(found: NoSlot, rows: tuple[RequestRow, ...], scene: Scene) -> Blamed:
+def slot(found: NoSlot, rows: tuple[RequestRow, ...], scene: Scene, limits: Thresholds) -> Blamed:
     """The slots as a resource that others had."""
     held: dict[Who, float] = defaultdict(float)
     for row in found.waited:
@@ -139,7 +144,7 @@ def slot(found: NoSlot, rows: tuple[RequestRow, ...], scene: Scene) -> Blamed:
     return blamed(
         "slot", who, held[who] / sum(held.values()) if who else 0.0, len(held), victims,
         (own.prefill_ns or 0) + (own.decode_ns or 0) if own else 0, "high", tuple(filter(None, (still,))), MORE_SLOTS,
-        slots_seen(scene, found.waiting, lanes(ranked, rows)),
+        slots_seen(scene, found.waiting, lanes(ranked, rows)), limits,
     )  # fmt: skip
 
 
@@ -158,11 +163,11 @@ def victim(row: RequestRow, ns: int, waits: int, longest_ns: int, is_open: bool)
 def blamed(
     resource: str, who: Who | None, share: float, holders: int,
     victims: list[Victim], hold_ns: int, confidence: str, evidence: tuple[str, ...], advice: str, seen: Seen,
-    capacity: int | None = None,
+    limits: Thresholds, capacity: int | None = None,
 ) -> Blamed:  # fmt: skip
     """A verdict on something of the server's. who: has most of it, `share` of all; holders: how many have some."""
     holder = Holder(named(who[1], who[2]), who[0], 0, who[1], "", "", ()) if who else None
-    alone = share >= DOMINANT
+    alone = share >= limits.of("requests", "dominant_share")
     return Blamed(
         resource=resource, kind="memory", pathology="contention", holder=holder,
         waiting_ns=sum(one.waiting_ns for one in victims), hold_ns=hold_ns, utilisation=None,

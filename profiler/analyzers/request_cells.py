@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from flowprof.profiler.analyzers.kv_cells import Cells, Short
-from flowprof.profiler.analyzers.request_blame import MIN_NS, MIN_SHARE, Who, blamed, lanes, named, victim
+from flowprof.profiler.analyzers.request_blame import Who, blamed, is_worth, lanes, named, victim
 from flowprof.profiler.analyzers.request_facts import Facts
 from flowprof.profiler.analyzers.request_scene import Scene, cells_seen
+from flowprof.profiler.blame.thresholds import Thresholds
 from flowprof.profiler.findings import Finding, in_ms
 from flowprof.profiler.sections.requests import RequestRow
 from flowprof.profiler.sections.resources import Blamed, Victim
@@ -65,22 +66,21 @@ def no_room(facts: Facts, kv: Cells, short: Short, capacity: int | None, first: 
     return NoRoom(short.times, waited, failed, dict(has), in_use, capacity)
 
 
-def worth(found: Sequence[NoRoom], rows: Sequence[RequestRow]) -> tuple[NoRoom, ...]:
+def worth(found: Sequence[NoRoom], rows: Sequence[RequestRow], limits: Thresholds) -> tuple[NoRoom, ...]:
     """Those of all processes that cost enough."""
-    return tuple(one for one in found if one.failed or _costs(one, rows))
+    return tuple(one for one in found if one.failed or _costs(one, rows, limits))
 
 
-def _costs(found: NoRoom, rows: Sequence[RequestRow]) -> bool:
-    total = _total(found)
+def _costs(found: NoRoom, rows: Sequence[RequestRow], limits: Thresholds) -> bool:
     lasted = sum((rows[request].prefill_ns or 0) + (rows[request].decode_ns or 0) for request in found.waited)
-    return total >= MIN_NS and total >= MIN_SHARE * lasted
+    return is_worth(_total(found), lasted, limits)
 
 
 def _total(found: NoRoom) -> int:
     return sum(map(sum, found.waited.values()))
 
 
-def cells(found: NoRoom, rows: Sequence[RequestRow], scene: Scene) -> Blamed:
+def cells(found: NoRoom, rows: Sequence[RequestRow], scene: Scene, limits: Thresholds) -> Blamed:
     """The cache as a resource that the request with most of its cells has."""
     ranked = sorted(found.has, key=lambda request: -found.has[request])
     victims = sorted(found.waited, key=lambda request: (request not in found.failed, -sum(found.waited[request])))
@@ -90,7 +90,7 @@ def cells(found: NoRoom, rows: Sequence[RequestRow], scene: Scene) -> Blamed:
         "KV cells", _who(own) if own else None, found.has[ranked[0]] / all_of_them if ranked else 0.0, len(ranked),
         [_victim(rows[request], found.waited[request]) for request in victims],
         (own.prefill_ns or 0) + (own.decode_ns or 0) if own else 0, "high", _evidence(found, rows, ranked), MORE_CELLS,
-        cells_seen(scene, lanes([_who(rows[request]) for request in ranked], rows)), found.capacity,
+        cells_seen(scene, lanes([_who(rows[request]) for request in ranked], rows)), limits, found.capacity,
     )  # fmt: skip
 
 

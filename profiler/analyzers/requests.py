@@ -36,6 +36,7 @@ from flowprof.profiler.analyzers.request_blame import (
 )
 from flowprof.profiler.analyzers.request_delays import DECODE, OPEN, PREFILL, QUEUE, Delayed, delays
 from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts, load, pids, prompt_tokens
+from flowprof.profiler.blame import thresholds
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.requests import Delay, KvCache, RequestRow, RequestTable
@@ -180,12 +181,14 @@ def analyze(recording: Recording) -> Result:
         found.rows[:MAX_ROWS], max(count, len(found.rows)), finished, ttft50, ttft99, dur50, dur99, at_once,
         number(queue50), number(queue99), slots, blind, found.kv,
     )  # fmt: skip
-    late, put_off = None if blind else request_blame.prompts(found.rows), request_blame.no_slot(found.rows)
-    blamed = [request_blame.batch(late, found.rows, found.scene)] if late else []
+    limits = thresholds.of(recording)
+    late = None if blind else request_blame.prompts(found.rows, limits)
+    put_off = request_blame.no_slot(found.rows, limits)
+    blamed = [request_blame.batch(late, found.rows, found.scene, limits)] if late else []
     if put_off and not recording.rows(SLOT_EVENTS_SQL)[0][0]:
-        blamed.append(request_blame.slot(put_off, found.rows, found.scene))
-    no_room = request_cells.worth(found.no_room, found.rows)
-    blamed += [request_cells.cells(one, found.rows, found.scene) for one in no_room]
+        blamed.append(request_blame.slot(put_off, found.rows, found.scene, limits))
+    no_room = request_cells.worth(found.no_room, found.rows, limits)
+    blamed += [request_cells.cells(one, found.rows, found.scene, limits) for one in no_room]
     lost = losses.analyze(recording).value
     if not (isinstance(lost, Losses) and lost.events_withheld):
         table = replace(table, blamed=tuple(sorted(blamed, key=lambda one: -one.waiting_ns)))

@@ -215,7 +215,7 @@ def _wakers(recording: Recording, found: Study, limits: Thresholds) -> tuple[Wak
         return None, (f"who waits for whom is not followed: {most}",)
     cut = f"who waits for whom is followed over {graph.followed} wakers, not to the end: waits fall into too many parts"
     least = limits.of("wakers", "edge_share") * events.span_ns
-    end = wakers.bottleneck(graph, least)
+    end = wakers.bottleneck(graph, least, limits.of("wakers", "minor_share"))
     if end is not None and end.ns < limits.of("wakers", "bottleneck_share") * events.span_ns:
         end = None
     edges = sorted(

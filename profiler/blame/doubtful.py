@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from flowprof.profiler.blame.events import ACQUIRE, GIVE_UP, RELEASE, USE, WAIT, Bools, Events, Ints, Small
 from flowprof.profiler.blame.pairing import (
-    CLEAN,
     INFERRED,
     OPEN,
     RELEASED,
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 
 def contradictory(
-    events: Events, clean: Bools, exclusive: Bools, lossy: Bools, handed_on: Bools
+    events: Events, clean: Bools, exclusive: Bools, lossy: Bools, handed_on: Bools, clean_share: float
 ) -> tuple[NDArray[np.generic], ...]:
     """The columns of Holds, of resources that are not clean; then the share of events without a partner by resource
     and by place (NaN: none there has one), and the events that show that a wait is over.
@@ -57,7 +56,7 @@ def contradictory(
     how = np.where(mate >= 0, RELEASED, np.where(implied[taken], INFERRED, OPEN)).astype(np.int8)
     start, keys, actor = events.at_ns[row], key1[taken], events.actor[row]
     again = _next_start(keys, start, actor, (mate >= 0) | implied[taken] | (last_use[taken] > start))
-    flat = np.bincount(resource[taken][depth[taken] == 2], minlength=many) <= (CLEAN + 0.1) * np.maximum(
+    flat = np.bincount(resource[taken][depth[taken] == 2], minlength=many) <= (clean_share + 0.1) * np.maximum(
         np.bincount(resource[taken], minlength=many), 1
     )
     own = _next_own(key[taken], start)

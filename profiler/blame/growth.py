@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from flowprof.profiler.blame.events import ACQUIRE, Ints
 from flowprof.profiler.blame.metrics import gap
-from flowprof.profiler.blame.pairing import LOSSY, OPEN
+from flowprof.profiler.blame.pairing import OPEN
 from flowprof.profiler.blame.pinner import pinner
 from flowprof.profiler.blame.study import Study
-
-_LIVES = 3  # a unit that is reused so often on the average shows which releases were only lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def growth(study: Study, resource: int, anytime: bool = False) -> Growth | None:
     before = units[: peak + 1]
     low = int(before.min())
     rise = int(units[peak]) - low
-    onset = int(np.flatnonzero(before <= low + 0.05 * rise)[-1])
+    onset = int(np.flatnonzero(before <= low + limit("unbounded_growth", "onset_share") * rise)[-1])
     steps = np.diff(units[onset : peak + 1], prepend=units[onset])
     walk = float(np.sqrt(np.square(steps.astype(np.float64)).sum()))
     enough = max(limit("unbounded_growth", "units"), limit("unbounded_growth", "noise") * walk)
@@ -104,7 +102,7 @@ def leaks(study: Study, resource: int, exhausted: bool = False) -> Leak | None:
     ended = own[held.how[own] != OPEN]
     if len(open_) < limit("leak", "count") or len(ended) < len(open_):
         return None
-    if held.broken[resource] > LOSSY and len(own) < _LIVES * len(np.unique(held.key[own])):
+    if study.is_lossy(resource) and len(own) < limit("leak", "lives") * len(np.unique(held.key[own])):
         return None  # releases are lost, and no unit comes back to show which
     usual = float(np.quantile(held.end_ns[ended] - held.start_ns[ended], 0.99))
     old = open_[held.end_ns[open_] - held.start_ns[open_] >= limit("leak", "age_factor") * usual]

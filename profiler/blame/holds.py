@@ -24,8 +24,6 @@ import numpy as np
 from flowprof.profiler.blame.doubtful import contradictory
 from flowprof.profiler.blame.events import ACQUIRE, RELEASE, WAIT, Bools, Events, Ints, Small
 from flowprof.profiler.blame.pairing import (
-    CLEAN,
-    LOSSY,
     OPEN,
     RELEASED,
     REUSED,
@@ -36,6 +34,7 @@ from flowprof.profiler.blame.pairing import (
     same_as_next,
     without_unit,
 )
+from flowprof.profiler.blame.thresholds import Thresholds
 from numpy.typing import NDArray
 
 
@@ -66,8 +65,9 @@ class Holds:
         )  # fmt: skip
 
 
-def holds(events: Events) -> Holds:
+def holds(events: Events, thresholds: Thresholds) -> Holds:
     """Every hold of every resource."""
+    clean_share, lossy_share = (thresholds.of("trust", name) for name in ("clean_share", "lossy_share"))
     of = events.resource
     many = len(events.resources)
     endless = never_released(events)
@@ -81,18 +81,18 @@ def holds(events: Events) -> Holds:
     repeated = np.zeros(len(rows), bool)
     repeated[:-1] = same[:-1] & (opens[1:] == opens[:-1])
     total = np.bincount(resource, minlength=many)
-    clean = (np.bincount(resource[repeated], minlength=many) <= CLEAN * total) & (total > 0)
+    clean = (np.bincount(resource[repeated], minlength=many) <= clean_share * total) & (total > 0)
     tidy = clean[resource] if len(rows) else np.empty(0, bool)
     first = _alternating(events, rows[tidy], key[tidy], opens[tidy])
     partner, _ = nested(key, opens)
     alone = np.bincount(resource[partner < 0], minlength=many) / np.maximum(total, 1)
-    shared = _shared(events, np.sort(rows[~tidy]), many)
+    shared = _shared(events, np.sort(rows[~tidy]), many, lossy_share)
     exclusive = clean | ~shared
-    lossy = ~clean & np.where(shared, alone > LOSSY, True)
+    lossy = ~clean & np.where(shared, alone > lossy_share, True)
     pairs = np.flatnonzero(opens & (partner >= 0))
     apart = _by_another(events, rows[pairs], rows[partner[pairs]])
     others = 2 * np.bincount(resource[pairs[apart]], minlength=many) > np.bincount(resource[pairs], minlength=many)
-    rest = contradictory(events, clean, exclusive, lossy, others)
+    rest = contradictory(events, clean, exclusive, lossy, others, clean_share)
     parts = [np.concatenate(column) for column in zip(first[:-1], rest[:-3], strict=True)]
     order = np.argsort(parts[3], kind="stable")
     columns = [part[order] for part in parts]
@@ -213,7 +213,7 @@ def _alternating(events: Events, rows: Ints, key: NDArray[np.uint64], opens: Boo
     return (events.place[acquire], events.actor[acquire], events.units[acquire], start, end, acquire, how, keys, row)
 
 
-def _shared(events: Events, rows: Ints, many: int) -> Bools:
+def _shared(events: Events, rows: Ints, many: int, lossy_share: float) -> Bools:
     """Resources of which several hold a unit at a time: pools whose units are not told, and where the acquires and
     releases of every single actor alternate though those of all together do not (shared locks, pins)."""
     key = mixed(events.place[rows], events.has_unit[rows], events.unit[rows], pairing_actor(events)[rows])
@@ -224,7 +224,7 @@ def _shared(events: Events, rows: Ints, many: int) -> Bools:
     repeated = np.zeros(len(rows), bool)
     repeated[:-1] = same_as_next(key)[:-1] & (opens[1:] == opens[:-1])
     total = np.bincount(resource, minlength=many)
-    apart = (np.bincount(resource[repeated], minlength=many) <= LOSSY * total) & (total > 0)
+    apart = (np.bincount(resource[repeated], minlength=many) <= lossy_share * total) & (total > 0)
     bare = 2 * np.bincount(resource[events.has_unit[rows]], minlength=many) < total
     pooled = np.array([one.kind != "state" for one in events.resources], bool)
     found: Bools = apart | (bare & pooled)

@@ -93,7 +93,8 @@ def _contention(study: Study, view: View) -> Verdict | None:
     holder = ranked[0] if ranked else None
     share = found.by_actor[ranked[0]] / found.seen_ns if ranked else 0.0
     turns = share < limit("contention", "dominant_share")
-    holders = len([a for a in ranked if found.by_actor[a] >= 0.02 * found.seen_ns]) if turns else 1
+    least = limit("contention", "turn_share") * found.seen_ns
+    holders = len([actor for actor in ranked if found.by_actor[actor] >= least]) if turns else 1
     hold = -1
     of = np.flatnonzero((view.held.actor == holder) | turns) if holder is not None else np.empty(0, np.int64)
     if len(of):
@@ -111,7 +112,7 @@ def _contention(study: Study, view: View) -> Verdict | None:
     still = sum(one.open for one in victims)
     if still:
         evidence.append(f"{still} still waited when the recording ended: their waits count up to there")
-    if found.seen_ns < 0.5 * found.waiting_ns:
+    if found.seen_ns < limit("trust", "medium_seen_share") * found.waiting_ns:
         evidence.append(
             f"for {(1 - found.seen_ns / found.waiting_ns) * 100:.0f} % of the waiting no holder was seen: "
             "it had it before the recording, or its events were not probed"
@@ -146,7 +147,7 @@ def _hardly(study: Study, place: int, holder: int | None, used: float) -> bool:
 
 
 def _waits_itself(study: Study, view: View, holder: int) -> list[str]:
-    """A sentence where the holder spends half of its longest hold here in waits for another resource."""
+    """A sentence where the holder spends much of its longest hold here in waits for another resource."""
     mine = view.held.actor == holder
     held_ns = float((view.held.end_ns[mine] - view.held.start_ns[mine]).max(initial=0))
     others = np.flatnonzero((study.waits.actor == holder) & (study.waits.place != view.place))
@@ -154,7 +155,7 @@ def _waits_itself(study: Study, view: View, holder: int) -> list[str]:
         return []
     sums = np.bincount(study.waits.place[others], study.waits.ns[others])
     place = int(np.argmax(sums))
-    if not held_ns or sums[place] < 0.5 * held_ns:
+    if not held_ns or sums[place] < study.thresholds.of("chain", "itself_share") * held_ns:
         return []
     still = (study.waits.how[others] == OPEN)[study.waits.place[others] == place].any()
     end = ", still so at the end of the recording" if still else ""

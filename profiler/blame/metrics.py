@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from flowprof.profiler.blame.events import ACQUIRE, RELEASE, USE, WAIT, Ints, Small
-from flowprof.profiler.blame.pairing import LOSSY, OPEN
+from flowprof.profiler.blame.pairing import OPEN
 from flowprof.profiler.blame.study import Study
 from flowprof.profiler.blame.waits import OPEN as STILL_WAITING
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ def gap(study: Study, resource: int) -> tuple[Ints, Ints]:
     events, held = study.events, study.held
     mine = np.flatnonzero(events.resource[events.place] == resource)
     steps = events.kind[mine] == ACQUIRE, events.kind[mine] == RELEASE
-    if held.broken[resource] > LOSSY and events.has_unit[mine][steps[0]].mean() < 0.5:
+    if study.is_lossy(resource) and events.has_unit[mine][steps[0]].mean() < 0.5:
         rows = mine[steps[0] | steps[1]]
         at = events.at_ns[rows]
         units = np.where(events.kind[rows] == ACQUIRE, events.units[rows], -events.units[rows])

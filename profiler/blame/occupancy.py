@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _MOST_STEPS = 50_000_000
-FULL = {"memory": 0.5, "queue": 1.0, "state": 0.0}  # of its capacity, else of the most that was ever held
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,12 @@ class Blame:
     by_wait: Floats  # of waiting_ns, per row of the waits
 
 
-def occupancy(held: Holds, waits: Waits, kind: str, capacity: int | None, doubtful: bool) -> Occupancy:
-    """Of one place's holds and waits. doubtful: its events contradict each
-    other or show no releases, so that a wait needs a holder to count."""
+def occupancy(
+    held: Holds, waits: Waits, kind: str, capacity: int | None, full_share: float, doubtful: bool
+) -> Occupancy:
+    """Of one place's holds and waits. full_share: of its capacity, else of the most that was ever held, from which on
+    waiting counts. doubtful: its events contradict each other or show no releases, so that a wait needs a holder to
+    count."""
     at = np.concatenate((held.start_ns, held.end_ns, waits.start_ns, waits.end_ns))
     nothing_held, nobody = np.zeros(len(held.units)), np.zeros(len(waits.place))
     units = np.concatenate((held.units, -held.units, nobody, nobody))
@@ -67,7 +69,7 @@ def occupancy(held: Holds, waits: Waits, kind: str, capacity: int | None, doubtf
     if len(at):  # one row a moment
         last = np.concatenate((at[1:] != at[:-1], [True]))
         at, units, waiters = at[last], units[last], waiters[last]
-    full = FULL.get(kind, 0.0) * (capacity or (float(units.max()) if len(units) else 0.0))
+    full = full_share * (capacity or (float(units.max()) if len(units) else 0.0))
     counts = (waiters > 0) & (units >= full) & ((units > 0) | ((kind == "state") & (not doubtful)))
     return Occupancy(at, np.asarray(units, np.float64), waiters, counts)
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 Keys = NDArray[np.uint64]
 
 RELEASED, OPEN, REUSED, INFERRED = range(4)  # how a hold is known to have ended; inferred: by its last use
-CLEAN = 0.02  # share of events that do not alternate, up to which they are taken to
-LOSSY = 0.05  # share of events without a partner from which on the others are doubted
 
 
 def mixed(*columns: NDArray[np.generic]) -> Keys:

@@ -11,8 +11,6 @@ from flowprof.profiler.blame.events import RELEASE, WAIT
 from flowprof.profiler.blame.pairing import OPEN, mixed
 from flowprof.profiler.blame.study import Study
 
-_FEW = 0.05  # of all units
-
 
 def pinner(study: Study, resource: int, begin_ns: int, peak_ns: int) -> tuple[int | None, str, int]:
     """The actor, why it is that one, and an event of its own that shows it: an acquire, mostly."""
@@ -78,7 +76,8 @@ def _all_along(study: Study, resource: int, begin_ns: int, peak_ns: int, but: in
     if not len(inside):
         return None, -1, 0.0
     actor = events.actor[first]
-    few = np.bincount(actor) <= _FEW * len(begins)  # a hand in a few units only
+    most = study.thresholds.of("unbounded_growth", "few_share") * len(begins)
+    few = np.bincount(actor) <= most  # a hand in a few units only
     best = int(np.argmax(np.where(few[actor], inside, -1)))
     share = float(inside[best] / (peak_ns - begin_ns))
     if not few[actor[best]] or share < study.thresholds.of("unbounded_growth", "pinned_share"):

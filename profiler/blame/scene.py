@@ -73,6 +73,7 @@ def moments(recording: Recording, study: Study, verdict: Verdict) -> tuple[Momen
         seen = study.view(verdict.place).seen
         row = np.searchsorted(seen.at_ns, at, side="right") - 1
         calm = (row < 0) | ~seen.counts[np.maximum(row, 0)] if len(seen.counts) else calm
+    below, above = (study.thresholds.of("variables", name) for name in ("below", "above"))
     found = []
     for one in np.unique(number).tolist():
         mine = np.flatnonzero(number == one)
@@ -80,7 +81,7 @@ def moments(recording: Recording, study: Study, verdict: Verdict) -> tuple[Momen
         now = float(value[before[-1] if len(before) else mine[0]])
         usual = value[mine[calm[mine]]] if calm[mine].sum() >= 5 else value[mine]
         low, high = float(usual.min()), float(usual.max())
-        unusual = bool(now < min(0.95 * low, 1.05 * low) or now > max(1.05 * high, 0.95 * high))
+        unusual = bool(now < min(below * low, above * low) or now > max(above * high, below * high))
         found.append(
             Moment(str(names[mine[0]]), now, float(np.median(usual)), low, high, str(sources[mine[0]]), unusual)
         )
@@ -154,7 +155,8 @@ def _holds_up(study: Study) -> Bools:
     Where nothing is ever given back (a barrier) nobody holds what others wait for: there every wait counts.
     """
     counts = np.zeros(len(study.waits.place), bool)
-    for place in study.waited_places(0.005 * study.events.span_ns)[:MAX_PLACES]:
+    least = study.thresholds.of("wakers", "place_share") * study.events.span_ns
+    for place in study.waited_places(least)[:MAX_PLACES]:
         view = study.view(place)
         meets = study.resource(place).kind != "queue" and not study.is_released(place)
         counts[study.waits.place == place] = meets | (2 * view.blame.by_wait >= view.waits.ns)

@@ -8,7 +8,6 @@ import numpy as np
 from flowprof.profiler.blame.events import RELEASE, Events, Ints, Place, Resource
 from flowprof.profiler.blame.holds import Holds, holds
 from flowprof.profiler.blame.occupancy import Blame, Occupancy, blame, occupancy
-from flowprof.profiler.blame.pairing import LOSSY
 from flowprof.profiler.blame.thresholds import Thresholds
 from flowprof.profiler.blame.waits import Waits, waits
 
@@ -46,8 +45,10 @@ class Study:
             held = self.held.of(self._rows("held", self.held.place, place))
             waited = self.waits.of(self._rows("waits", self.waits.place, place))
             resource = self.resource(place)
-            doubtful = not self.is_released(place) or bool(self.held.broken_at[place] > LOSSY)
-            seen = occupancy(held, waited, resource.kind, resource.capacity, doubtful)
+            lossy = bool(self.held.broken_at[place] > self.thresholds.of("trust", "lossy_share"))
+            doubtful = lossy or not self.is_released(place)
+            full = self.thresholds.figures["contention"].get(f"full_{resource.kind}_share", 0.0)
+            seen = occupancy(held, waited, resource.kind, resource.capacity, full, doubtful)
             self._views[place] = View(place, held, waited, seen, blame(self.events, held, waited, seen))
         return self._views[place]
 
@@ -64,6 +65,10 @@ class Study:
             return "release" in self.events.resources[resource].events
         released = self.events.place[self.events.kind == RELEASE]
         return bool((self.events.resource[released] == resource).any())
+
+    def is_lossy(self, resource: int) -> bool:
+        """Whether so many of its events have no partner that the others are doubted."""
+        return bool(self.held.broken[resource] > self.thresholds.of("trust", "lossy_share"))
 
     def threads_of(self, actor: int) -> Ints:
         """The actor's own number, and those of the threads that worked for it."""
@@ -91,5 +96,5 @@ class Study:
 
 def study(events: Events, thresholds: Thresholds) -> Study:
     """Pair everything."""
-    held = holds(events)
-    return Study(events, held, waits(events, held), thresholds)
+    held = holds(events, thresholds)
+    return Study(events, held, waits(events, held, thresholds.of("trust", "lossy_share")), thresholds)

@@ -100,7 +100,8 @@ def tiny(study: Study, resource: int) -> Verdict | None:
     actor = int(np.argmax(np.bincount(events.actor[rows])))
     rows = rows[events.actor[rows] == actor]
     seconds = (int(events.at_ns[rows[-1]]) - int(events.at_ns[rows[0]])) / 1e9
-    per_s = len(rows) / seconds if seconds >= 0.1 * events.span_ns / 1e9 else 0.0
+    lasts = limit("insufficient_allocation", "lasts_share")
+    per_s = len(rows) / seconds if seconds >= lasts * events.span_ns / 1e9 else 0.0
     portion = float(np.median(events.units[rows]))
     most = max(1.0, limit("insufficient_allocation", "units_share") * (of.capacity or 0))
     used = utilisation(study, resource, actor)

@@ -101,6 +101,8 @@ def _broken(study: Study, resource: int, place: int) -> float:
 def confidence_of(study: Study, resource: int, seen: float, place: int = -1) -> Confidence:
     """seen: share of the waiting for which a holder is known."""
     broken = _broken(study, resource, place)
-    if broken <= study.thresholds.of("trust", "high_broken") and seen >= 0.9:
+    limit = study.thresholds.of
+    if broken <= limit("trust", "high_broken") and seen >= limit("trust", "high_seen_share"):
         return "high"
-    return "medium" if broken <= study.thresholds.of("trust", "medium_broken") and seen >= 0.5 else "low"
+    sure = broken <= limit("trust", "medium_broken") and seen >= limit("trust", "medium_seen_share")
+    return "medium" if sure else "low"

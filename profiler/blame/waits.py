@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from flowprof.profiler.blame.events import ACQUIRE, GIVE_UP, WAIT, Events, Ints, Small
 from flowprof.profiler.blame.holds import Holds
-from flowprof.profiler.blame.pairing import LOSSY, mixed, pairing_actor, same_as_next
+from flowprof.profiler.blame.pairing import mixed, pairing_actor, same_as_next
 from numpy.typing import NDArray
 
 GRANTED, IN_VAIN, OPEN = range(3)  # in vain: asked again, or given up
@@ -43,10 +43,10 @@ class Waits:
         return self.end_ns - self.start_ns
 
 
-def waits(events: Events, held: Holds) -> Waits:
-    """Every wait."""
+def waits(events: Events, held: Holds, lossy_share: float) -> Waits:
+    """Every wait. lossy_share: of a resource's events without a partner, above which the others are doubted."""
     asked = np.flatnonzero(events.kind == WAIT)
-    asked = asked[~_strange(events, held, asked)]
+    asked = asked[~_strange(events, held.broken > lossy_share, asked)]
     rows = np.concatenate((asked, held.grants, np.flatnonzero(events.kind == GIVE_UP)))
     key = mixed(events.place[rows], pairing_actor(events, (WAIT, ACQUIRE))[rows])
     order = np.lexsort((rows, key))
@@ -88,11 +88,11 @@ def _next_elsewhere(events: Events, event: Ints) -> Ints:
     return found
 
 
-def _strange(events: Events, held: Holds, asked: Ints) -> NDArray[np.bool_]:
+def _strange(events: Events, lossy: NDArray[np.bool_], asked: Ints) -> NDArray[np.bool_]:
     """Waits that name a unit where the resource's waits do not, in events that contradict each other: mistaken ones."""
     resource = events.resource[events.place[asked]] if len(asked) else asked
     many = len(events.resources)
     named = events.has_unit[asked]
     usual = 2 * np.bincount(resource[named], minlength=many) > np.bincount(resource, minlength=many)
-    strange: NDArray[np.bool_] = named & ~usual[resource] & (held.broken > LOSSY)[resource]
+    strange: NDArray[np.bool_] = named & ~usual[resource] & lossy[resource]
     return strange

@@ -23,7 +23,6 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 MAX_NODES = 2000
-MINOR = 0.5  # of the waiting that ends at a node: if it waits for so much itself, that counts from there on
 DEVICES = ("disk", "interrupt", "no processor", "stopped", "another program")
 ENDING_NS = 1_000_000  # what a thread may still do behind the wake-up of who joins it
 _STATES = {"disk": 0, "fault": 0, "runnable": 2, "stopped": 3}
@@ -121,13 +120,13 @@ def joins(stretches: Stretches, of: Ints) -> NDArray[np.bool_]:
     return found
 
 
-def bottleneck(graph: Graph, least_ns: float) -> Component | None:
+def bottleneck(graph: Graph, least_ns: float, minor: float) -> Component | None:
     """The sink at which most waiting ends; None where nothing waits for anything.
 
-    Edges below least_ns are left out, and those of less than MINOR of the waiting that ends where they begin: hardly
+    Edges below least_ns are left out, and those of less than `minor` of the waiting that ends where they begin: hardly
     any thread always has its processor, and who waits for one waits mostly for its own work.
     """
-    least = np.maximum(MINOR * graph.ends, max(least_ns, 1))
+    least = np.maximum(minor * graph.ends, max(least_ns, 1))
     source, target = np.nonzero(graph.passed >= least[:, None])
     if not len(source):
         return None

@@ -5,7 +5,8 @@ tree-sitter (pip install 'flowprof[scan]'). PID: the program and the libraries o
 The draft is TOML with the evidence as comments, to be read and corrected; nothing is attached to, nothing is run.
 
 --llm URL asks a language model about the candidates, of any OpenAI-compatible endpoint: https, or http on this machine.
-Its answers are checked against the code, kept (~/.cache/flowprof) and marked. Without it nothing leaves this machine;
+Its answers are checked against the code, kept (~/.cache/flowprof) and marked; after 20 minutes it is asked no more, and
+what was answered stands. Without it nothing leaves this machine;
 --dry-run prints what would be sent, and sends nothing. A key is taken from FLOWPROF_LLM_KEY.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +50,7 @@ def run(asked: argparse.Namespace) -> int:
         from flowprof.profiler.scan import endpoint
 
         endpoint.checked(asked.llm)
+        until = time.monotonic() + endpoint.ALL_S
     materials = list(_materials(asked.what, tuple(asked.debug_dir)))
     texts = []
     for material in materials:
@@ -59,7 +62,7 @@ def run(asked: argparse.Namespace) -> int:
             if asked.dry_run:
                 sys.stdout.write(opinion.shown(found, asked.model, asked.llm or "the endpoint that --llm names"))
                 continue
-            found, remarks = opinion.asked(found, asked.llm, asked.model, say)
+            found, remarks = opinion.asked(found, asked.llm, asked.model, say, until)
         chosen = draft.chosen_of(found)
         say(
             f"{printable(material.path)}: {len(material.functions)} functions, {len(found)} candidates, "

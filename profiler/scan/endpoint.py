@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import os
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from flowprof.profiler.errors import UsageError
 
 TIMEOUT_S = 180.0  # for one answer, from connecting to its last byte
+ALL_S = 1200.0  # for the answers to all questions of a scan
 MAX_ANSWER = 1 << 20  # bytes
 TRIES = 3
 _PAUSE_S = 1.0  # before the second try, doubled for the third
@@ -55,12 +58,17 @@ def checked(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def ask(url: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S, pause_s: float = _PAUSE_S) -> str:
-    """What the model said. Raises EndpointError; tries again where that may help."""
+def ask(
+    url: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S, pause_s: float = _PAUSE_S, until: float = math.inf
+) -> str:
+    """What the model said. Raises EndpointError; tries again where that may help. until: time.monotonic()."""
     address = checked(url)
     for attempt in range(TRIES):
+        left_s = min(timeout_s, until - time.monotonic())
+        if left_s <= 0:
+            raise EndpointError("the time for all questions is over")
         try:
-            return _content(_within(timeout_s, lambda: _posted(address, body, timeout_s)))
+            return _content(_within(left_s, partial(_posted, address, body, left_s)))
         except _Passing as error:
             if attempt == TRIES - 1:
                 raise EndpointError(f"{error}, {TRIES} times") from error
@@ -94,10 +102,10 @@ def _posted(address: str, body: dict[str, Any], timeout_s: float) -> bytes:
         raise EndpointError(why) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise EndpointError(f"no answer within {timeout_s:g} s") from error
+            raise EndpointError(f"no answer within {timeout_s:.3g} s") from error
         raise _Passing(f"it cannot be reached: {error.reason}") from error
     except TimeoutError as error:
-        raise EndpointError(f"no answer within {timeout_s:g} s") from error
+        raise EndpointError(f"no answer within {timeout_s:.3g} s") from error
     except (OSError, ValueError) as error:
         raise _Passing(f"the connection broke: {error or type(error).__name__}") from error
     except Exception as error:  # http.client's own: a status line or a length that is none
@@ -124,7 +132,7 @@ def _within(timeout_s: float, work: Callable[[], bytes]) -> bytes:
     if failed:
         raise failed[0]
     if not result:
-        raise EndpointError(f"no answer within {timeout_s:g} s")
+        raise EndpointError(f"no answer within {timeout_s:.3g} s")
     return result[0]
 
 

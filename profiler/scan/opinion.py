@@ -4,7 +4,7 @@ First: is this type a managed resource, of which kind? Then, of each that is: wh
 ACQUIRE, USE or RELEASE it? (gigiProfiler's two questions, arXiv 2507.06452.) Models get 45 to 60 % of such answers
 wrong, so each is validated: a name that was not in the question, a resource for which nothing but its name speaks, a
 role that the code or the name contradicts, one function in two opposite roles, are rejected with the reason. What was
-asked and answered is kept by its content and the model's name.
+asked and answered is kept by its content and the model's name: what a scan had no time for, the next one asks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from flowprof.profiler import cache
 from flowprof.profiler.messages import printable
 from flowprof.profiler.scan import vocabulary as v
 from flowprof.profiler.scan.candidates import BLOCKING, Candidate, Role
-from flowprof.profiler.scan.endpoint import MAX_ANSWER, TIMEOUT_S, EndpointError, ask
+from flowprof.profiler.scan.endpoint import ALL_S, MAX_ANSWER, TIMEOUT_S, EndpointError, ask
 from flowprof.profiler.scan.material import words
 
 KINDS = ("memory", "state", "queue")
@@ -62,11 +63,15 @@ def shown(candidates: Sequence[Candidate], model: str, url: str) -> str:
     return "".join(parts)
 
 
-def asked(candidates: Sequence[Candidate], url: str, model: str, say: Say) -> tuple[list[Candidate], list[str]]:
+def asked(
+    candidates: Sequence[Candidate], url: str, model: str, say: Say, until: float | None = None
+) -> tuple[list[Candidate], list[str]]:
     """The candidates with what the model said and what of it holds, and remarks for the draft.
 
-    Where the endpoint fails, its words are said and the candidates stay as far as they had come.
+    Where the endpoint fails, its words are said and the candidates stay as far as they had come. until: as
+    time.monotonic(), when it is asked no more; ALL_S from now where it is not given.
     """
+    until = time.monotonic() + ALL_S if until is None else until
     found = {candidate.name: candidate for candidate in candidates}
     mark = f"{printable(model)[:60]} at {url}"
     good = 0
@@ -76,7 +81,7 @@ def asked(candidates: Sequence[Candidate], url: str, model: str, say: Say) -> tu
 
     def answer(question: str) -> tuple[dict[str, Any], str]:
         try:
-            return _answer(url, model, question)
+            return _answer(url, model, question, until)
         except EndpointError as error:
             if error.last:
                 raise
@@ -84,7 +89,8 @@ def asked(candidates: Sequence[Candidate], url: str, model: str, say: Say) -> tu
             return {}, ""
 
     chosen = _chosen(candidates)
-    say(f"asking {mark} about {len(chosen)} types; an answer may take {TIMEOUT_S:.0f} s …")
+    most = f"an answer may take {TIMEOUT_S:.0f} s, all of them {ALL_S / 60:.0f} min"
+    say(f"asking {mark} about {len(chosen)} types; {most} …")
     try:
         for question, group in _first(chosen):
             said, kept = answer(question)
@@ -150,7 +156,7 @@ def _body(model: str, question: str) -> dict[str, Any]:
     return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 1500, "stream": False}
 
 
-def _answer(url: str, model: str, question: str) -> tuple[dict[str, Any], str]:
+def _answer(url: str, model: str, question: str, until: float) -> tuple[dict[str, Any], str]:
     """The JSON object that was answered, and ", kept" where it had been asked before. Raises EndpointError."""
     body = _body(model, question)
     key = hashlib.sha256(json.dumps([url, body], sort_keys=True).encode()).hexdigest()
@@ -160,7 +166,7 @@ def _answer(url: str, model: str, question: str) -> tuple[dict[str, Any], str]:
             return _object(file.read_text()), ", kept"
     except (OSError, ValueError, EndpointError):
         pass  # not there, or not what was written
-    text = ask(url, body)
+    text = ask(url, body, until=until)
     said = _object(text)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

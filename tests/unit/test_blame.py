@@ -217,6 +217,27 @@ def test_thresholds_of_a_file_decide(tmp_path: Path) -> None:
     assert table is not None and table.blamed == () and table.thresholds == "the thresholds of mine.toml"
 
 
+def test_every_threshold_is_asked_for() -> None:
+    """A figure that nobody reads decides nothing."""
+    folder = Path(thresholds.__file__).parents[1]
+    code = "\n".join(path.read_text() for part in ("blame", "analyzers") for path in (folder / part).glob("*.py"))
+    for table, fields in thresholds.shipped().figures.items():
+        for name in fields:
+            assert f'"{name}"' in code or (table, name[:5]) == ("contention", "full_"), f"[{table}] {name}"
+
+
+@pytest.mark.parametrize("full", [0.5, 0.9])
+def test_waiting_counts_while_a_memory_is_full(tmp_path: Path, full: float) -> None:
+    """Six of ten units are held while somebody waits."""
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[contention]\nfull_memory_share = {full}\n")
+    rows: list[Event] = [(1.0, 1, "acquire", {"unit": unit}) for unit in range(10)]
+    rows += [(100.0, 1, "release", {"unit": unit}) for unit in range(4)] + [(200.0, 2, "wait", {})]
+    found = studied(rows, tmp_path)
+    found = study(found.events, thresholds.load(file))
+    assert found.view(0).blame.waiting_ns == (800 * MS if full == 0.5 else 0)
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [("x = ", "not TOML"), ("[nothing]\na = 1\n", "[nothing]"), ("contention = 3\n", "[contention]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,13 +165,39 @@ def test_a_faulty_endpoint_leaves_the_static_draft(
     start: Start, monkeypatch: pytest.MonkeyPatch, fault: str, words: str, tries: int
 ) -> None:
     server = start(model, fault)
-    monkeypatch.setattr(opinion, "ask", lambda url, body: endpoint.ask(url, body, timeout_s=1.0, pause_s=0.01))
+    hurried = {"timeout_s": 1.0, "pause_s": 0.01}
+    monkeypatch.setattr(opinion, "ask", lambda url, body, **more: endpoint.ask(url, body, **more, **hurried))
     found, remarks, said, material = asked(server)
     assert words in said[1] and "the draft is what the static analysis found" in said[1]
     assert [one.score for one in found] == [one.score for one in candidates.find(material)]
     assert len(remarks) == 1, "nothing more is asked of it"
     assert len(server.asked) == tries or fault == "no http"
     assert {one.name for one in parse(draft.as_toml(material, found, remarks), "x").resources} >= {"page_pool"}
+
+
+def test_all_questions_have_an_end(start: Start) -> None:
+    """One question is answered in time; a slow endpoint is left at once when the time for all of them is over."""
+
+    def slow(question: str) -> dict[str, Any]:
+        if question.startswith(opinion._FIRST):
+            return model(question)
+        time.sleep(5)
+        return {}
+
+    server, said = start(slow), list[str]()
+    began = time.monotonic()
+    material = source.read(EXAMPLE)
+    found, remarks = opinion.asked(candidates.find(material), server.url, "stub", said.append, began + 1.5)
+    assert time.monotonic() - began < 4
+    assert any("the model says a memory resource" in what for one in found for _, what in one.evidence), (
+        "it was in time"
+    )
+    assert any("was asked and failed: no answer within" in line for line in remarks)
+    assert "all of them 20 min" in said[0] and "no answer within" in said[1]
+    server.asked.clear()
+    _, remarks = opinion.asked(candidates.find(material), server.url, "stub", said.append, began)
+    assert not server.asked, "the first question's answer was kept, and no other is asked"
+    assert any("the time for all questions is over" in line for line in remarks)
 
 
 @pytest.mark.parametrize("said", ["", "I would say yes.", "{", "[1]", "null", {"types": 3}, {"types": [1, None, {}]},
@@ -189,7 +216,7 @@ def test_an_answer_of_another_form_is_no_opinion(start: Start, fault: str) -> No
 
 def test_words_around_the_json_and_a_busy_endpoint(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     server = start(lambda question: f"Sure!\n```json\n{json.dumps(model(question))}\n```", "busy once")
-    monkeypatch.setattr(opinion, "ask", lambda url, body: endpoint.ask(url, body, pause_s=0.01))
+    monkeypatch.setattr(opinion, "ask", lambda url, body, **more: endpoint.ask(url, body, **more, pause_s=0.01))
     said = asked(server)[2]
     assert "10 rejected" in said[1] and len(server.asked) == 4
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from flowprof.profiler import root_causes
+from flowprof.profiler.blame.thresholds import shipped
 from flowprof.profiler.blame.wakers import Graph, bottleneck, waker_graph
 from flowprof.profiler.root_causes import DEPTH, Stretches
 
+MINOR = shipped().of("wakers", "minor_share")
 IO, COMPUTE, THIRD, FOURTH = 1, 2, 3, 4
 NAMES = {IO: "io", COMPUTE: "compute", THIRD: "third", FOURTH: "fourth"}
 ROUNDS = 10
@@ -32,7 +34,7 @@ def graph(rows: list[Row], of: list[int] | None = None, resources: tuple[str, ..
 
 def end_of(found: Graph) -> tuple[str, float] | None:
     """(the component's first node, ms); edges of less than 1 % of the second are dropped."""
-    component = bottleneck(found, 10e6)
+    component = bottleneck(found, 10e6, MINOR)
     return None if component is None else (component.nodes[0], component.ns / 1e6)
 
 
@@ -56,7 +58,7 @@ def test_w3_four_threads_in_one_lock() -> None:
     for turn in range(4):
         rows += [(tid, 25 * turn + 1, 25 * turn + 25, "sleeping", turn + 1) for tid in NAMES if tid != turn + 1]
     found = graph(rows, [0] * len(rows), ("lock",))
-    component = bottleneck(found, 10e6)
+    component = bottleneck(found, 10e6, MINOR)
     assert component is not None and component.nodes[0] == "lock" and set(component.nodes[1:]) == set(NAMES.values())
     assert component.ns == 12 * 24 * ROUNDS * 1e6
 
