@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from flowprof.profiler.analyzers.request_blame import ENGINE, MIN_NS, named
+from flowprof.profiler.analyzers.request_blame import ENGINE, named
 from flowprof.profiler.analyzers.request_scene import Spans
 from flowprof.profiler.analyzers.requests import SLOT_EVENTS_SQL, all_requests
 from flowprof.profiler.diff.result import PhaseShift, ResourceShift
 from flowprof.profiler.diff.steps import NEXT_TOKEN, QUEUE, Ints
 from flowprof.profiler.store import Recording
 
+MIN_NS = 10e6  # of waiting: less is not worth a row
 BATCH, SLOT = (ENGINE, "batch"), (ENGINE, "slot")  # manifest, resource
 Stretches = tuple[Ints, Ints]  # from when, until when, ns
 
