@@ -64,6 +64,10 @@ def test_llama_server_and_its_pool(tmp_path: Path, own_server: Callable[..., Run
     assert [task for event, task, *_ in slot if event == "acquire"] == tasks
     assert [event for event, *_ in slot if event != "wait"] == ["acquire", "release"] * 3
     assert len({unit for event, _, _, unit, *_ in slot if event != "wait"}) == 1, "it is one slot"
+    numbers = (
+        "SELECT value, count(*) FROM variable_sample JOIN variable USING (variable_id) WHERE name = 'slot' GROUP BY 1"
+    )
+    assert read(path, numbers) == [(0.0, 6)], "its number, at each acquire and release"
     queue = read(path, EVENTS, "task queue")
     posted = [task for event, task, *_ in queue if event == "wait"]
     taken = Counter(task for event, task, *_ in queue if event == "acquire")
