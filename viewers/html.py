@@ -192,6 +192,7 @@ def _environment() -> jinja2.Environment:
         ceiling=roofline.label,
         blame=requests.blame,
         called=requests.called,
+        operators=requests.operators,
         cells=requests.outline,
         idle_cells=requests.outline_idle,
         kept=requests.kept,

@@ -103,6 +103,16 @@ def blame(row: RequestRow) -> str:
     return f"{name(worst.id, worst.slot)}: {duration(worst.total_ns)}{more}"
 
 
+def operators(row: RequestRow) -> str:
+    """The operators with most of its graphs' time by phase, and of how many graphs that is known."""
+    told = []
+    for phase in dict.fromkeys(one.phase for one in row.operators):
+        mine = [one for one in row.operators if one.phase == phase]
+        names = ", ".join(f"{one.op} {one.block} {percent(one.share)}".replace("  ", " ") for one in mine)
+        told.append(f"{phase} ({mine[0].graphs} of {mine[0].of_graphs}): {names}")
+    return "; ".join(told) or "–"
+
+
 def called(lane: Lane) -> str:
     """Whose lane it is."""
     return name(lane.row.task_id, lane.row.slot)

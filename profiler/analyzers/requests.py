@@ -13,8 +13,9 @@
   whatever they had been answered so far. Fires when one ended so, or when they waited 10 ms and 5 % of their time. The
   remedy is a larger context, fewer slots, or limits to prompts and answers.
 
-They stand among the resources, too: `batch`, `slot` and `KV cells`, with holder and victims (request_blame.py), and
-pictures over time (request_scene.py).
+Which operators took most of a request's graphs is request_operators.py's, where graphs were measured. `batch`, `slot`
+and `KV cells` stand among the resources, too, with holder and victims (request_blame.py), and pictures over time
+(request_scene.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from flowprof.profiler.analyzers.request_blame import (
 )
 from flowprof.profiler.analyzers.request_delays import DECODE, OPEN, PREFILL, QUEUE, Delayed, delays
 from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts, load, pids, prompt_tokens
+from flowprof.profiler.analyzers.request_operators import operators
 from flowprof.profiler.blame import thresholds
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.losses import Losses
@@ -177,8 +179,13 @@ def analyze(recording: Recording) -> Result:
     blind = "" if found.batches else NO_BATCHES
     if unread > MAX_UNREAD * (unread + read):
         blind = f"whose {unread} of {unread + read} tokens of the batches were was not read"
+    spent = operators(recording)
+    rows = tuple(
+        replace(row, operators=spent.get((row.pid, -1 if row.task_id is None else row.task_id), ()))
+        for row in found.rows[:MAX_ROWS]
+    )
     table = RequestTable(
-        found.rows[:MAX_ROWS], max(count, len(found.rows)), finished, ttft50, ttft99, dur50, dur99, at_once,
+        rows, max(count, len(found.rows)), finished, ttft50, ttft99, dur50, dur99, at_once,
         number(queue50), number(queue99), slots, blind, found.kv,
     )  # fmt: skip
     limits = thresholds.of(recording)

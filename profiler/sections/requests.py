@@ -25,6 +25,19 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestOperator:
+    """An operator's part of a request's graphs of a phase, as far as their operators were measured."""
+
+    phase: str  # of the graphs: prefill, decode, mixed, other
+    op: str
+    block: str  # attention, ffn, moe, output, other
+    ns: float  # of a graph that several share, the request's share of the tokens
+    share: float  # of the operators' time in these graphs
+    graphs: int  # measured ones
+    of_graphs: int  # of so many of the request in that phase
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRow:
     """Times in ns. None: not known, as it lies outside the recording or the build does not show it."""
 
@@ -54,6 +67,7 @@ class RequestRow:
     baseline: str = ""  # whose steps that is the median of: own, others'
     waiting_ns: int | None = None  # still in the queue when the recording ended: since when; None: it is not
     finished: bool = False  # answered, or its slot was released
+    operators: tuple[RequestOperator, ...] = ()  # those with most time, three of a phase; none: no graph was measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,32 @@ SELECT
 FROM request r
 ASOF LEFT JOIN slot_token t ON t.pid = r.pid AND t.slot = r.slot AND t.at_ns >= r.started_ns;
 
+CREATE OR REPLACE VIEW request_graph AS   -- one row per llama-server task and graph execution that had tokens of it
+WITH had AS (                             -- who had a slot from when on
+    SELECT pid, slot, task_id, coalesce(started_ns, -1) AS from_ns, coalesce(released_ns, 9223372036854775807) AS until_ns
+    FROM request WHERE slot IS NOT NULL
+), batch AS (                             -- a batch is the thread's next graph, and no graph is of two
+    SELECT b.pid, b.tid, b.at_ns, e.exec_id
+    FROM (SELECT DISTINCT pid, tid, at_ns FROM batch_part) b
+    ASOF JOIN graph_exec e ON e.pid = b.pid AND e.tid = b.tid AND e.start_ns >= b.at_ns
+    QUALIFY row_number() OVER (PARTITION BY e.exec_id ORDER BY b.at_ns DESC) = 1
+), part AS (
+    SELECT p.pid, p.at_ns, p.sequence, b.exec_id, sum(p.tokens) AS tokens
+    FROM batch_part p JOIN batch b ON b.pid = p.pid AND b.tid = p.tid AND b.at_ns = p.at_ns
+    GROUP BY ALL
+), own AS (
+    SELECT p.pid, CASE WHEN p.at_ns <= h.until_ns THEN h.task_id END AS task, p.exec_id, sum(p.tokens) AS tokens
+    FROM part p ASOF LEFT JOIN had h ON h.pid = p.pid AND h.slot = p.sequence AND p.at_ns >= h.from_ns
+    GROUP BY ALL
+)
+SELECT
+    pid,
+    task,                                   -- task_id, as in request; NULL: of no request that is known
+    exec_id,                                -- as in graph_exec
+    tokens::BIGINT AS tokens,               -- of the task, in the graph's batch
+    tokens / sum(tokens) OVER (PARTITION BY exec_id) AS share  -- of all tokens of that batch
+FROM own WHERE tokens > 0;
+
 CREATE OR REPLACE VIEW graph_context AS   -- how long a context the attention of a graph reads; no row where it is not known
 SELECT
     n.graph_id,

@@ -22,7 +22,7 @@ TABLES = (
 )  # fmt: skip
 VIEWS = (
     "graph_duration", "op_duration", "operator", "token", "request_duration", "loss_by_place", "measured_graph",
-    "window_span", "expert_read", "measured_operator", "measured_thread",
+    "window_span", "expert_read", "measured_operator", "measured_thread", "request_graph",
 )  # fmt: skip
 
 
