@@ -68,12 +68,13 @@ def _all_counted(study: Study, view: View) -> View:
 
 
 def _nobodys(study: Study, view: View) -> bool:
-    """Whether it is no lock: the resource's waits say who has one, none here does, and nobody who got it gave it back.
-    So are a thread's end, a signal that comes once, a timer."""
+    """Whether nobody has it: the resource's waits say who has one, none here does, and nobody was seen to have it
+    meanwhile, or nobody who got it gave it back. So are a thread's end, a signal that comes once, a timer; and a lock
+    that is free, and takes as long as its probes."""
     if "holder" not in study.resource(view.place).events or (study.events.holder[view.waits.event] > 0).any():
         return False
     got = study.events.kind[view.held.acquire] == ACQUIRE
-    return not bool((got & (view.held.how == RELEASED)).any())
+    return not (view.blame.seen_ns > 0 and bool((got & (view.held.how == RELEASED)).any()))
 
 
 def _contention(study: Study, view: View) -> Verdict | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from collections import Counter
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from flowprof.profiler.blame import events, thresholds, waits
 from flowprof.profiler.blame.study import study
 from flowprof.profiler.report import build_report
 from flowprof.profiler.resources.manifest import SHIPPED, load, parse
+from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.resources import ResourceTable
 from flowprof.profiler.store import Recording
 from recorded import read, recording_of
@@ -286,6 +289,35 @@ def test_a_lock_that_says_who_has_it(tmp_path: Path, name: str, protocol: str) -
     suffered = {victim.tid: victim.waiting_ns / 1e3 for victim in first.victims}
     assert suffered.keys() == {patient, hasty} and suffered[patient] == pytest.approx(waited, rel=0.05)
     assert report.findings[0].claim.startswith(f"{first.resource} {hex(lock)}")
+
+
+def test_g12_where_the_ring_is_too_small_verdicts_are_withheld(tmp_path: Path) -> None:
+    """Two threads take locks of their own as fast as they can: what is lost is counted and said. With room it is there,
+    and a lock that nobody else wants is no trouble, however long its probes take."""
+    program = built(tmp_path, "flood_program.c")
+    for shift in (7, None):
+        path = tmp_path / f"flood-{shift}.duckdb"
+        options = {"manifests": (load("pthread"),), "levels": ("token", "graph"), "ring_shift": shift}
+        with started(program) as running, recording_of([running.pid], path, **options) as run:
+            lock, keeper, taken = (int(word, 16) for word in work(running).split())
+        with Recording.open(str(path)) as opened:
+            report = build_report(opened)
+        table, losses = report.get(ResourceTable), report.get(Losses)
+        assert table is not None and losses is not None
+        ((kept,),) = read(path, "SELECT count(*) FROM resource_event")
+        assert kept + losses.total >= 3 * taken, "what is not there is counted"
+        if shift:
+            assert losses.withheld and [place for place, _, _ in losses.by_place] == ["ring"]
+            assert table.withheld and table.blamed == () and table.wakers is None
+            assert [finding.id for finding in report.findings] == ["losses.withheld"]
+            command = [sys.executable, "-m", "flowprof.profiler.cli", "report", path]
+            shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            assert re.search(r"[\d.]+ % of the events were lost: verdicts are\s+withheld", shown), shown
+            assert f"{losses.share * 100:.1f} %" in shown
+        else:
+            assert run.progress.lost == 0
+            (blamed,) = [one for one in table.blamed if one.pathology == "contention"]
+            assert blamed.instance == hex(lock) and blamed.holder is not None and blamed.holder.tid == keeper
 
 
 @pytest.mark.parametrize("turn", [False, True])

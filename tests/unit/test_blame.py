@@ -303,7 +303,12 @@ FAST = [(begin + at, *more) for begin in range(50, 950, 100) for at, *more in TU
     ("rows", "kinds", "blamed"),
     [
         (LATE, "acquire,holder,release,wait", []),  # a lock would say who has it: this is a thread's end
-        ([*LATE, (800, 1, "release", None)], "acquire,holder,release,wait", [None]),  # it was taken and given back
+        ([*LATE, (800, 1, "release", None)], "acquire,holder,release,wait", []),  # it was free: its probes took so long
+        (
+            [(50, 2, "acquire", None), *LATE, (690, 2, "release", None), (800, 1, "release", None)],
+            "acquire,holder,release,wait",
+            ["b"],
+        ),  # as a lock for several readers, which names none of them
         (LATE, "acquire,release,wait", [None]),  # who has it cannot be said: it had it before the recording
         (FAST, "acquire,holder,release,wait", ["b"]),  # its acquires are not seen, and the lock says who has it
     ],
