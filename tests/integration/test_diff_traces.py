@@ -38,5 +38,6 @@ def test_halves_of_a_trace_are_alike(name: str, tmp_path: Path) -> None:
     assert found.phases, "the halves have the same phases"
     assert not any(row.significant or row.tail_significant for row in found.rows)
     assert not any(phase.significant for phase in found.phases)
-    assert found.verdict == ("same" if TRACES[name] > 100 else "not enough data")
+    few = ("not enough data", "not comparable")  # the second: one half's step is other work than the other's
+    assert found.verdict in (("same",) if TRACES[name] > 100 else few)
     assert found.causes == ()
