@@ -118,7 +118,7 @@ def occupancy_waiters(seen: Occupancy, waits: Waits) -> Floats:
 def _own(held: Holds, waits: Waits, seen: Occupancy, each: Floats) -> Floats:
     """Of every hold, what it would be charged with for its own actor's waits."""
     own = np.zeros(len(held.units))
-    both = np.intersect1d(held.actor, waits.actor)
+    both = _wait_while_they_hold(held, waits)
     waited = np.bincount(waits.actor, waits.ns, minlength=int(both.max(initial=0)) + 1)[both]
     most = max(8, _MOST_STEPS // max(len(seen.at_ns), 1))
     for actor in both[np.argsort(-waited)][:most].tolist():  # who holds and waits at one place: mostly some threads
@@ -128,6 +128,24 @@ def _own(held: Holds, waits: Waits, seen: Occupancy, each: Floats) -> Floats:
         whole = np.concatenate(([0.0], np.cumsum(steps)))
         own[mine] = held.units[mine] * seen.between(whole, held.start_ns[mine], held.end_ns[mine])
     return own
+
+
+def _wait_while_they_hold(held: Holds, waits: Waits) -> NDArray[np.int32]:
+    """Actors of which a wait falls into a hold of their own: mostly some threads, however many tasks there are."""
+    both = np.intersect1d(held.actor, waits.actor)
+    held, waits = held.of(np.isin(held.actor, both)), waits.of(np.isin(waits.actor, both))
+    if not len(both):
+        return both
+    begin = min(int(held.start_ns.min()), int(waits.start_ns.min()))
+    span = max(int(held.end_ns.max()), int(waits.end_ns.max())) - begin + 1
+    if span * len(both) >= 1 << 62:
+        return both
+    row, wait_row = (np.searchsorted(both, one.actor) * span - begin for one in (held, waits))  # end to end on one axis
+    order = np.argsort(waits.start_ns + wait_row, kind="stable")
+    starts, ends = (waits.start_ns + wait_row)[order], np.maximum.accumulate((waits.end_ns + wait_row)[order])
+    before, over = np.searchsorted(starts, held.end_ns + row), np.searchsorted(ends, held.start_ns + row, side="right")
+    found: NDArray[np.int32] = np.unique(held.actor[before > over])
+    return found
 
 
 def _of_thread(events: Events, held: Holds, waits: Waits, ns: Floats, tid: int) -> dict[int, float]:

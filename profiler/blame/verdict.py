@@ -50,18 +50,14 @@ def sufferers(view: View, holder: int | None) -> tuple[Suffering, ...]:
     """Who waited at a place, the most first; not who is blamed."""
     ns, actors = view.blame.by_wait, view.waits.actor
     sums = np.bincount(actors, ns) if len(actors) else np.empty(0)
-    found = []
-    for actor in np.argsort(-sums, kind="stable"):
-        if sums[actor] <= 0:
-            break
-        if actor == holder:
-            continue
-        mine = actors == actor
-        found.append(
-            Suffering(int(actor), float(sums[actor]), int((ns[mine] > 0).sum()), float(ns[mine].max()),
-                      bool((view.waits.how[mine] == OPEN).any()))
-        )  # fmt: skip
-    return tuple(found)
+    times = np.bincount(actors[ns > 0], minlength=len(sums))
+    still = np.bincount(actors[view.waits.how == OPEN], minlength=len(sums)) > 0
+    longest = np.zeros(len(sums))
+    np.maximum.at(longest, actors, ns)
+    ranked = np.argsort(-sums, kind="stable")
+    ranked = ranked[(sums[ranked] > 0) & (ranked != (-1 if holder is None else holder))]
+    columns = (ranked, sums[ranked], times[ranked], longest[ranked], still[ranked])
+    return tuple(Suffering(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
 def utilisation(study: Study, resource: int, actor: int | None, others: bool = False, place: int = -1) -> float | None:

@@ -25,6 +25,7 @@ from test_resource_runs import stays_first
 
 EVENTS, SMALL = 10_000_000, 400_000
 PART = 1_000_000
+STACKS, FRAMES = 2000, 12
 SEEDS = 100
 TIMED = """
 import sys, time
@@ -42,11 +43,14 @@ def measured(quick: bool = False) -> Iterator[Row]:
     """The rows, as they are measured."""
     with tempfile.TemporaryDirectory(prefix="flowprof-bench-") as name:
         folder = Path(name)
-        path = folder / "large.duckdb"
-        write(path, SMALL if quick else EVENTS)
-        said = subprocess.run([sys.executable, "-c", TIMED, str(path)], check=True, capture_output=True, text=True)
-        yield Row(f"resources: analysis, {(SMALL if quick else EVENTS) / 1e6:g} M events", float(said.stdout), "s", 30)
-        yield Row("resources: memory, the whole report", peak_mb("report", str(path), "--json"), "MB")
+        path, events = folder / "large.duckdb", SMALL if quick else EVENTS
+        for tasks in (False, True):
+            write(path, events, tasks)
+            said = subprocess.run([sys.executable, "-c", TIMED, str(path)], check=True, capture_output=True, text=True)
+            which = f"{events / 1e6:g} M events{f', {events / 4e6:g} M tasks, {STACKS} stacks' * tasks}"
+            yield Row(f"resources: analysis, {which}", float(said.stdout), "s", 30)
+            yield Row(f"resources: memory, the whole report, {which}", peak_mb("report", str(path), "--json"), "MB")
+            path.unlink()
         seeds = 4 if quick else SEEDS
         for cause, plant in runs.PLANTED.items():
             right = sum(stays_first(plant(seed).noisy(), folder) for seed in range(seeds))
@@ -54,8 +58,11 @@ def measured(quick: bool = False) -> Iterator[Row]:
                       at_least=True, note=f"of {seeds} seeds")  # fmt: skip
 
 
-def write(path: Path, events: int) -> None:
-    """A pool of 64 pages and a lock, eight threads, units that go round: wait, acquire, use, release."""
+def write(path: Path, events: int, tasks: bool) -> None:
+    """A pool of 64 pages and a lock, eight threads, units that go round: wait, acquire, use, release.
+
+    tasks: each four events are those of a request of its own, and there are STACKS different stacks of calls.
+    """
     kinds = np.array(["wait", "acquire", "use", "release"], object)
     with Recording.create(str(path)) as recording:
         recording.append("resource", {"resource_id": [1, 2], "manifest": "m", "name": ["page", "lock"],
@@ -63,11 +70,18 @@ def write(path: Path, events: int) -> None:
         for begin in range(0, events, PART):
             number = np.arange(begin, min(begin + PART, events))
             step = number // 4
+            task = step if tasks else np.ma.masked_all(len(step), np.int64)
             with recording.batch():
                 recording.append("resource_event", {
                     "at_ns": 10**12 + number * 6000, "pid": 7, "tid": 100 + step % 8, "resource_id": 1 + step % 2,
-                    "event": kinds[number % 4], "instance": 0, "unit": step % 64, "units": 1, "stack_id": 1,
+                    "event": kinds[number % 4], "instance": 0, "unit": step % 64, "units": 1, "task": task,
+                    "stack_id": 1 + step * 7919 % (STACKS if tasks else 1),
                 })  # fmt: skip
+        stack = np.repeat(np.arange(STACKS), FRAMES)
+        recording.append("stack", {
+            "stack_id": 1 + stack, "frame": np.tile(np.arange(FRAMES), STACKS), "module": "/usr/bin/app",
+            "address": 4096 + stack * FRAMES, "function": [f"function_{number}" for number in stack.tolist()],
+        })  # fmt: skip
 
 
 if __name__ == "__main__":

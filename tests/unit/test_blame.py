@@ -9,11 +9,12 @@ import duckdb
 import numpy as np
 import pytest
 import resource_runs as runs
-from flowprof.profiler.blame import events, thresholds, waits
+from flowprof.profiler.blame import events, occupancy, thresholds, waits
 from flowprof.profiler.blame import pairing as holds
 from flowprof.profiler.blame.growth import growth
 from flowprof.profiler.blame.pairing import mixed, nested
 from flowprof.profiler.blame.study import Study, study
+from flowprof.profiler.blame.verdict import sufferers
 from flowprof.profiler.errors import UsageError
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.resources import ResourceTable
@@ -325,6 +326,36 @@ def test_who_waits_for_what_nobody_was_seen_to_hold(
         table = build_report(recording).get(ResourceTable)
     assert table is not None
     assert [one.holder and one.holder.name[0] for one in table.blamed if one.pathology == "contention"] == blamed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_waited_and_who_waits_while_it_holds(tmp_path: Path, seed: int) -> None:
+    """As counted one actor after the other."""
+    rng = np.random.default_rng(seed)
+    rows: list[Event] = []
+    for task in range(40):
+        at = np.sort(rng.integers(1, 900, 4)).tolist()
+        for kind, now in zip(("wait", "acquire", "wait", "release"), at, strict=True):
+            unit = None if kind == "wait" else task
+            rows.append((now + task / 100, 1 + task % 3, kind, {"task": task, "unit": unit}))
+    found = studied(sorted(rows, key=lambda row: row[0]), tmp_path)
+    view = found.view(0)
+    ns, actors = view.blame.by_wait, view.waits.actor
+    expected = {
+        actor: (ns[of].sum(), (ns[of] > 0).sum(), ns[of].max(), (view.waits.how[of] == waits.OPEN).any())
+        for actor in set(actors.tolist())
+        if (of := actors == actor).any() and ns[of].sum() > 0
+    }
+    said = sufferers(view, None)
+    assert {one.actor: (one.waiting_ns, one.waits, one.longest_ns, one.open) for one in said} == expected and said
+    assert [one.waiting_ns for one in said] == sorted((one.waiting_ns for one in said), reverse=True)
+    assert [one.actor for one in sufferers(view, said[0].actor)] == [one.actor for one in said[1:]]
+    both = {
+        int(a)
+        for a, start, end in zip(view.held.actor, view.held.start_ns, view.held.end_ns, strict=True)
+        if ((actors == a) & (view.waits.start_ns < end) & (view.waits.end_ns > start)).any()
+    }
+    assert set(occupancy._wait_while_they_hold(view.held, view.waits).tolist()) == both and both
 
 
 def test_what_is_only_waited_for_is_not_held(tmp_path: Path) -> None:
