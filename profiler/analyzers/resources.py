@@ -29,6 +29,7 @@ lost, and a resource whose events contradict each other gets no verdict.
 
 from __future__ import annotations
 
+import numpy as np
 from flowprof.profiler.analyzers import losses, resource_findings
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
 from flowprof.profiler.blame import scene, thresholds, wakers
@@ -182,9 +183,9 @@ def _rows(found: Study, sums: Totals, by_task: bool) -> tuple[ResourceRow, ...]:
     events = found.events
     many = len(events.actors) if by_task else 1
     seconds = events.span_ns / 1e9
-    order = sorted(range(len(sums.group)), key=lambda row: (-int(sums.waiting_ns[row]), -int(sums.hold_ns[row])))
+    order = np.lexsort((-sums.hold_ns, -sums.waiting_ns))  # stable
     rows = []
-    for row in order[:MAX_ROWS]:
+    for row in order[:MAX_ROWS].tolist():
         resource = events.resources[int(sums.group[row]) // many]
         acquires, uses = int(sums.acquires[row]), int(sums.uses[row])
         rows.append(

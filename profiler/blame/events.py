@@ -155,7 +155,10 @@ def _columns(recording: Recording, begin: int, last: int) -> tuple[dict[str, NDA
         part = {name: np.ma.getdata(column) for name, column in columns.items()}
         part["number"] = np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int32)[part["number"]]
         parts.append(part)
-    order = sorted(numbers, key=lambda row: [(value is None, value or 0) for value in row])
+    try:
+        order = sorted(numbers)
+    except TypeError:  # there is None among them
+        order = sorted(numbers, key=lambda row: [(value is None, value or 0) for value in row])
     place = np.empty(len(order), np.int32)
     place[[numbers[row] for row in order]] = np.arange(len(order))
     whole = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
@@ -238,27 +241,43 @@ def _who(
     named = recording.rows("SELECT pid, tid, any_value(comm) FROM thread GROUP BY pid, tid")
     comms = {(pid, tid): comm or "" for pid, tid, comm in named}
     places: dict[Place, int] = {}
-    actors: dict[Actor, int] = {}
-    numbers = []
-    for resource_id, *there, task in who:
-        pid, instance, tid = (value or 0 for value in there)
-        resource = -1 if resource_id is None else position.get(resource_id, -1)
-        root, sure = family.get(pid, (pid, True)) if resource < 0 or known[resource].shared else (pid, True)
-        place = Place(resource, root if sure or instance else pid, instance)
-        thread = _number(actors, Actor(pid, tid, None, comms.get((pid, tid), "")))
-        actor = thread if task is None else _number(actors, Actor(root, 0, task, ""))
-        numbers.append((places.setdefault(place, len(places)), actor, thread))
-    seen = {actor.tid for actor in actors}
+    actors: list[Actor] = []
+    threads: dict[tuple[int, int], int] = {}
+    tasks: dict[tuple[int, int], int] = {}
+    spots: dict[tuple[int | None, ...], tuple[int, int, int]] = {}  # all but the task → place, thread, family
+    numbers: tuple[list[int], list[int], list[int]] = ([], [], [])
+    to_place, to_actor, to_thread = (column.append for column in numbers)
+    for resource_id, pid, instance, tid, task in who:  # with a task for each request: millions of them
+        spot = spots.get((resource_id, pid, instance, tid))
+        if spot is None:
+            key = (resource_id, pid, instance, tid)
+            pid, instance, tid = pid or 0, instance or 0, tid or 0
+            resource = -1 if resource_id is None else position.get(resource_id, -1)
+            root, sure = family.get(pid, (pid, True)) if resource < 0 or known[resource].shared else (pid, True)
+            place = Place(resource, root if sure or instance else pid, instance)
+            if (pid, tid) not in threads:
+                threads[pid, tid] = len(actors)
+                actors.append(Actor(pid, tid, None, comms.get((pid, tid), "")))
+            spot = spots[key] = (places.setdefault(place, len(places)), threads[pid, tid], root)
+        actor = spot[1]
+        if task is not None:
+            actor = tasks.setdefault((spot[2], task), len(actors))
+            if actor == len(actors):
+                actors.append(Actor(spot[2], 0, task, ""))
+        to_place(spot[0])
+        to_actor(actor)
+        to_thread(spot[1])
+    seen = {tid for _, tid in threads}
     holders = (
         "SELECT any_value(pid), holder FROM resource_event WHERE holder IN (SELECT tid FROM thread) GROUP BY holder"
     )
     for pid, tid in recording.rows(holders):
         if tid not in seen:  # it made no event itself
             of = next((key for key in comms if key[1] == tid), (pid or 0, tid))
-            _number(actors, Actor(of[0], tid, None, comms.get(of, "")))
-    table = np.array(numbers, np.int32).reshape(-1, 3)
-    return tuple(places), tuple(actors), (table[:, 0], table[:, 1], table[:, 2])
+            actors.append(Actor(of[0], tid, None, comms.get(of, "")))
+    return tuple(places), tuple(actors), _small(numbers)
 
 
-def _number(found: dict[Actor, int], actor: Actor) -> int:
-    return found.setdefault(actor, len(found))
+def _small(numbers: tuple[list[int], list[int], list[int]]) -> tuple[Small, Small, Small]:
+    place, actor, thread = (np.array(column, np.int32) for column in numbers)
+    return place, actor, thread
