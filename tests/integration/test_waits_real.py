@@ -39,7 +39,7 @@ pytestmark = [DISTURBED, pytest.mark.bpf, pytest.mark.engine, pytest.mark.usefix
 
 HEALTHY = 20
 QUIET_SECONDS = 150
-WAITS = ("waits.", "threads.", "thread_count.", "processes.", "verdicts.wait")
+WAITS = ("waits.", "threads.", "thread_count.", "processes.")
 PAUSE = """
 import os, signal, sys, time
 pid, seconds = int(sys.argv[1]), float(sys.argv[2])
@@ -106,9 +106,10 @@ def test_another_program_takes_a_processor(server: Callable[..., RunningServer],
     assert {(cause.state, cause.by_comm, cause.by_own_process) for cause in mine} == {
         ("runnable", "planted-hog", False)
     }
-    # Who waited is who was on that processor: the hog's share of the waits of the thread that the evidence names.
-    named = int(numbers(first.evidence[1])[0])
-    assert max(mine, key=lambda cause: cause.total_ns).ith == named
+    if "share the rest" not in first.claim:  # else the evidence names who waits for whom on the processor that is left
+        # Who waited is who was on that processor: the hog's share of the waits of the thread that the evidence names.
+        named = int(numbers(first.evidence[1])[0])
+        assert max(mine, key=lambda cause: cause.total_ns).ith == named
     assert 3 < max(cause.longest_ns for cause in mine) / MS < 60, "at a time: a slice of 4 ms, up to its 20 and a few"
 
 
@@ -261,7 +262,7 @@ def test_a_healthy_server_has_no_finding(server: Callable[..., RunningServer], t
                 assert found == []
                 healthy += 1
             else:
-                assert {finding.id for finding in found} <= {"waits.preempted", "verdicts.wait"}
+                assert {finding.id for finding in found} <= {"waits.preempted"}
                 disturbed += 1
                 healthy += time.monotonic() > deadline  # it will not be quiet any more
     print(f"{disturbed} recordings were disturbed")
