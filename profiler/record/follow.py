@@ -27,8 +27,10 @@ from flowprof.profiler.record.requests import Requests
 from flowprof.profiler.record.schedule import Schedule
 from flowprof.profiler.record.session import Process, Session, now_ns
 from flowprof.profiler.record.writer import Writer
-from flowprof.profiler.target import Module, Target, executable_lines, modules_in, open_target
+from flowprof.profiler.target import Module, Target, code_size, executable_lines, modules_in, open_target
 from flowprof.profiler.torch.prepare import prepare as prepare_torch
+
+SURE_S = 10.0  # code is looked at so often even if there is as much of it as before
 
 
 class Follower:
@@ -94,7 +96,7 @@ class Follower:
                 process.ended_ns = now_ns()
                 session.note(pid, "exit", "the process ended")
             else:
-                self._look_at_modules(process)
+                self._look_at_modules(process, now)
                 if session.options.manifests:
                     process.counters.look()  # threads that end will be named
         if all(p.ended_ns is not None for p in session.processes.values()):
@@ -106,11 +108,15 @@ class Follower:
         session.progress.elapsed_s = elapsed
         session.progress.lost = session.probes.rings.drops
 
-    def _look_at_modules(self, process: Process) -> None:
+    def _look_at_modules(self, process: Process, now: float) -> None:
         try:
+            size = code_size(process.target.pid)
+            if size == process.code_size and now - process.code_read < SURE_S:
+                return
             lines = executable_lines(process.target.pid)
         except FlowprofError:
             return
+        process.code_size, process.code_read = size, now
         if lines == process.code:
             return
         process.code = lines

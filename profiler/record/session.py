@@ -78,6 +78,8 @@ class Process:
     experts: tuple[int, ...] | None = None  # where its programs find the ids of the experts
     experts_refused: bool = False
     code: bytes = b""  # its executable mappings when they were looked at last
+    code_size: bytes = b""  # likewise, and when that was: time.monotonic()
+    code_read: float = 0.0
     ended_ns: int | None = None
 
 

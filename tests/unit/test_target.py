@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 from flowprof.profiler.binaries.markers import contains
 from flowprof.profiler.errors import FlowprofError, NotFoundError, UsageError
-from flowprof.profiler.target import describe_modules, has_ended, modules_of, open_target, shown, threads_of
+from flowprof.profiler.target import (
+    code_size,
+    describe_modules,
+    executable_lines,
+    has_ended,
+    modules_of,
+    open_target,
+    shown,
+    threads_of,
+)
 
 
 def refused(pid: int) -> FlowprofError:
@@ -130,6 +139,29 @@ def test_modules_of_nobody() -> None:
     with pytest.raises(NotFoundError):
         modules_of(2**22 + 1)
     assert threads_of(2**22 + 1) == {}
+
+
+def test_code_that_comes_and_another_program_show_in_its_size(tmp_path: Path) -> None:
+    """What is asked for once a second in place of the lines of /proc/PID/maps."""
+    libc = next(m.path for m in open_target(os.getpid()).modules if "libc.so" in m.path)
+    library = shutil.copy(libc, tmp_path / "library.so")
+    before = code_size(os.getpid()), executable_lines(os.getpid())
+    bytearray(64 << 20)  # memory that is no code
+    assert (code_size(os.getpid()), executable_lines(os.getpid())) == before
+    ctypes.CDLL(library)
+    assert code_size(os.getpid()) != before[0] and executable_lines(os.getpid()) != before[1]
+    program = "read line; echo $line; read line; export line; exec sh -c 'echo $line; read line'"
+    process = subprocess.Popen(["sh", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        _hear(process)
+        first = code_size(process.pid)
+        _hear(process)
+        assert code_size(process.pid) != first, "the same program, executed anew"
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.raises(NotFoundError):
+        code_size(process.pid)
 
 
 @pytest.mark.parametrize("after", ["kept", "deleted", "replaced"])
