@@ -35,12 +35,8 @@ $(STAMPS)/develop: $(STAMPS)/setup .ci/packages
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $@
 
-# Unit tests run on all processors. The others time, burden and attach to live processes: one at a time, and what failed
-# once more at the end, when whoever else used this machine may be gone.
 test: $(STAMPS)/develop lint ## lint, types, import rules and all tests (root and BPF: nothing is skipped)
-	$(if $(TESTS),,$(BIN)/python -m pytest tests/unit -n auto --dist loadfile)
-	$(BIN)/python -m pytest $(or $(TESTS),tests/integration) || \
-		{ test $$? = 1 && $(BIN)/python -m pytest --last-failed $(or $(TESTS),tests/integration); }
+	.ci/tests $(TESTS)
 
 lint: $(STAMPS)/develop build/lint/flowprof ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ from flowprof.profiler.store import Recording
 from toy_engine import Toy, build
 from unprivileged import as_nobody
 
+pytestmark = pytest.mark.parallel
+
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PYTHON = Path(sys.executable)
 

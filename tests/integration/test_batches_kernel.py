@@ -16,7 +16,7 @@ from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
 from flowprof.profiler.machine import kernel
 from flowprof.profiler.planning.sites import choose_entry_site
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
 READ = 33 * 128  # groups of tokens: the kernel lets a program call so many others
 SOURCE = r"""

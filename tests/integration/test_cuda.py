@@ -24,7 +24,7 @@ from flowprof.viewers import json as json_viewer
 from flowprof.viewers import terminal
 from recorded import recording_of
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
 LEVELS = ("token", "graph", "op")
 ROWS = """

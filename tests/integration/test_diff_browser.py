@@ -15,7 +15,7 @@ from flowprof.profiler.diff.timelines import StepPair, timelines
 from flowprof.viewers import diff_html
 from synthetic import Synthetic, write
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.parallel]
 
 READY = "document.documentElement && document.documentElement.dataset.ready === 'true'"
 # Labels of the waterfall that leave it, or cover one another.

@@ -10,6 +10,8 @@ from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.side import open_parts
 from traces import SHARED, imported
 
+pytestmark = pytest.mark.parallel
+
 TRACES = {  # → steps of the first phase, 0: fewer than two
     "kineto/h100_qwen05b/trace.json.gz": 23,  # one pass of 24 layers: a layer is a step, and the last is cut off
     "kineto/sglang_decode_qwen3_8b/trace.json.gz": 35,  # one CUDA graph with 36 layers

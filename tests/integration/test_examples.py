@@ -14,7 +14,7 @@ import psutil
 import pytest
 from flowprof.examples import llama_server, load, synthetic_model
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.parallel]
 
 
 def test_the_same_model_every_time(tmp_path: Path) -> None:

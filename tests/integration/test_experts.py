@@ -32,7 +32,7 @@ from flowprof.profiler.planning.sites import choose_entry_site
 from flowprof.profiler.store import Recording
 from recorded import recording_of
 
-pytestmark = [pytest.mark.bpf, pytest.mark.engine]
+pytestmark = [pytest.mark.bpf, pytest.mark.engine, pytest.mark.parallel]
 
 SHAPE = KINDS["moe"]
 EXPERTS, USED = SHAPE.experts, SHAPE.experts_used

@@ -33,7 +33,7 @@ from flowprof.profiler.target import open_target
 from recorded import read, recording_of
 from toy_engine import Toy, build
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
 IN_PLACE = "recording; Ctrl-C ends it"
 EXECUTED = "SELECT count(*), count(end_ns) FROM graph_exec"

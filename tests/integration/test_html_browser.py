@@ -19,7 +19,7 @@ from planted import plant
 from request_recordings import chats_and_prompt
 from synthetic import CEILINGS, Synthetic, sized, write, write_empty
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.parallel]
 
 READY = "document.documentElement && document.documentElement.dataset.ready === 'true'"
 # Draws the view at every zoom level; reading a pixel back makes the browser finish the frame.

@@ -21,7 +21,7 @@ from flowprof.profiler.store import Recording
 from flowprof.profiler.torch import costs as torch_costs
 from traces import SHARED, imported
 
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the traces are not at {SHARED}")
+pytestmark = [pytest.mark.skipif(not SHARED.is_dir(), reason=f"the traces are not at {SHARED}"), pytest.mark.parallel]
 WITH_TABLES = ("h100_qwen05b", "sglang_decode_qwen3_8b", "vllm_decode_graph")
 csv.field_size_limit(1 << 30)
 

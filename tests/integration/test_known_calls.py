@@ -18,7 +18,7 @@ from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace
 from flowprof.profiler.machine import kernel
 from flowprof.profiler.planning.sites import choose_entry_site, return_site
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
 CALLS = 23
 PROGRAM = r"""

@@ -31,7 +31,7 @@ from flowprof.profiler.kernel_side.bpf import Program
 from flowprof.profiler.machine import kernel
 from flowprof.profiler.memory import Memory
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.parallel]
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64", "any")
 

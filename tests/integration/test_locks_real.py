@@ -23,7 +23,7 @@ from recorded import read, recording_of
 from resource_programs import built, recorded, started, work
 from undisturbed import DISTURBED
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
 KEPT, WOKEN = 5, 6  # as condition_program.c
 GIVEN_UP = 5  # as timeout_program.c

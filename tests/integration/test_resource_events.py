@@ -20,7 +20,7 @@ from flowprof.profiler.target import open_target
 from recorded import read, recording_of
 from resource_programs import built, recorded, wait_until_loaded
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
 POOL = """
 name = "pools"

@@ -19,6 +19,8 @@ from flowprof.profiler.resources.manifest import load
 from recorded import read, recording_of
 from undisturbed import DISTURBED
 
+pytestmark = pytest.mark.parallel
+
 FOLDER = Path(flowprof.examples.__path__[0])
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.py") if "\nRESOURCE = " in path.read_text())
 EVENTS = ("wait", "acquire", "use", "release")

@@ -28,6 +28,8 @@ from flowprof.profiler.planning.callgraph import compute_forward_candidates, fin
 from flowprof.profiler.planning.sites import CostClass, NoSite, Site, call_sites, choose_entry_site
 from wheels import A64, run, wheel
 
+pytestmark = pytest.mark.parallel
+
 NODE = "@node-llama-cpp/linux-x64@3.22.1"
 A64_BUILD = "xllamacpp==2026.10.11549"
 

@@ -27,7 +27,9 @@ from recorded import read
 from torch_engine import Program
 
 DEBIAN_12 = platform.freedesktop_os_release().get("VERSION_CODENAME") == "bookworm"
-pytestmark = [pytest.mark.bpf, pytest.mark.engine] if DEBIAN_12 else [pytest.mark.skip(reason="needs Debian 12")]
+pytestmark = [pytest.mark.bpf, pytest.mark.engine, pytest.mark.parallel]
+if not DEBIAN_12:
+    pytestmark = [pytest.mark.skip(reason="needs Debian 12")]
 PYTHON = Path("/usr/bin/python3.11")
 OVERLAY = 'mount -t overlay -o "lowerdir=$1/usr:$2/usr:/usr" none /usr && shift 2 && exec "$@"'
 PROGRAM = """

@@ -17,7 +17,7 @@ from flowprof.profiler.binaries.module_code import code_of
 from flowprof.profiler.binaries.unwind import Frame, Registers, unwind
 from flowprof.profiler.target import modules_of
 
-pytestmark = pytest.mark.skipif(not shutil.which("gdb"), reason="needs gdb")
+pytestmark = [pytest.mark.skipif(not shutil.which("gdb"), reason="needs gdb"), pytest.mark.parallel]
 
 PYTHON = """
 import queue, re, socket, threading, time

@@ -24,7 +24,7 @@ from flowprof.profiler.store import Recording
 from recorded import read
 from resource_programs import built, wait_until_loaded
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 Flowprof = Callable[..., subprocess.CompletedProcess[str]]
 NORMAL, LIMIT, BUGGY = 7, 64, 4096
 FILLED_S = 3.0  # the large table: two entries a millisecond, less what the machine is late
