@@ -142,6 +142,7 @@ def exposure(table: OverlapTable) -> dict[str, Any]:
     """Time by resource, and what is not advised."""
     return {
         "devices": [asdict(one) for one in table.devices],
+        "calls": [asdict(one) for one in table.calls],
         "host": asdict(table.host) if table.host else {},
         "refused": list(table.refused),
         "interference": table.interference,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from flowprof.profiler import intervals
+from flowprof.profiler.analyzers.contract import once
 from flowprof.profiler.analyzers.cuda_streams import Completions, Queue, follow
 from flowprof.profiler.importers.nesting import NONE, parents
 from flowprof.profiler.store import Recording, read_sql
@@ -53,6 +55,10 @@ class Calls:
         """Which calls are of these kinds."""
         return np.isin(self.columns["what"], [CODES.index(one) for one in what])
 
+    def asynchronous(self) -> NDArray[np.bool_]:
+        """Which calls are of functions that are asynchronous by name."""
+        return np.asarray(np.array(["Async" in name for name in self.names], bool)[self.columns["api_id"]])
+
     def of(self, chosen: NDArray[np.bool_]) -> Calls:
         """Some of the calls."""
         columns = {name: column[chosen] for name, column in self.columns.items()}
@@ -97,6 +103,7 @@ class Calls:
         return np.where(same, following, -1)
 
 
+@once
 def read(recording: Recording) -> Calls:
     """All calls of a recording that count."""
     rows = recording.columns(read_sql("cuda_calls.sql"), {"codes": list(CODES)})
@@ -174,6 +181,24 @@ def queues(calls: Calls) -> dict[int, Queue]:
     return found
 
 
+def all_empty(queues: dict[int, Queue], first_ns: int) -> tuple[Ints, Ints]:
+    """Stretches in which every stream that had been used was known to be empty, up to the last call that queued work.
+
+    queues: as `queues` found them; first_ns: the first call. Nothing is said of work whose stream is not known.
+    """
+    used = {stream: queue for stream, queue in queues.items() if len(queue.start_ns)}
+    if not used or UNKNOWN in used:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    last = max(int(queue.start_ns[-1]) for queue in used.values())
+    busy_start, busy_end = [np.array([first_ns])], [np.array([min(int(q.start_ns[0]) for q in used.values())])]
+    for queue in used.values():
+        begin, end = queue.drained()
+        after = queue.empty_since()  # behind its last work, if ever
+        busy_start.append(np.concatenate(([queue.start_ns[0]], end)))
+        busy_end.append(np.append(begin, last if after is None else min(after, last)))
+    return intervals.gaps(np.concatenate(busy_start), np.concatenate(busy_end), first_ns, last)
+
+
 def _filled(column: Any) -> Any:
     return np.ma.filled(column.astype(np.int64), UNKNOWN) if isinstance(column, np.ma.MaskedArray) else column
 
@@ -233,7 +258,7 @@ def _say_what_is_known(calls: Calls) -> None:
     done = (waits & of_event) | (calls.is_("event_query") & (columns["result"] == 0))
     done &= columns["recorded_stream"] != UNKNOWN
     waited[done], until[done] = columns["recorded_stream"][done], columns["recorded_ns"][done]
-    asynchronous = np.array(["Async" in name for name in calls.names], bool)[columns["api_id"]] if rows else waits
-    copied = calls.is_("copy") & ~asynchronous & (columns["direction"] == _TO_HOST) & (columns["stream"] != UNKNOWN)
+    copied = calls.is_("copy") & ~calls.asynchronous() & (columns["direction"] == _TO_HOST)
+    copied &= columns["stream"] != UNKNOWN
     waited[copied], until[copied] = columns["stream"][copied], columns["end_ns"][copied]
     columns["waited_for"], columns["until_ns"] = waited, until

@@ -38,18 +38,12 @@ def host_gap(recording: Recording) -> HostGap | None:
             chosen = (pid == one) & (tid == other)
             states = recording.columns(ASLEEP_SQL, [one, other])
             since, until = (np.asarray(states[name], np.int64) for name in ("start_ns", "end_ns"))
-            asleep += _common(begin[chosen], stop[chosen], since, until)
+            asleep += intervals.common(begin[chosen], stop[chosen], since, until)
     return HostGap(
         gaps=len(gap), median_ns=usual, total_ns=int(gap.sum()),
         share=usual / (usual + step) if usual + step else 0.0, asleep_ns=asleep,
         sequences=int(np.median(np.asarray(rows["sequences"], np.int64))),
     )  # fmt: skip
-
-
-def _common(start: intervals.Ints, end: intervals.Ints, other: intervals.Ints, until: intervals.Ints) -> int:
-    """ns in both."""
-    both = intervals.length(np.concatenate((start, other)), np.concatenate((end, until)))
-    return intervals.length(start, end) + intervals.length(other, until) - both
 
 
 def mixed(recording: Recording) -> tuple[tuple[Overlap, ...], tuple[str, ...]]:

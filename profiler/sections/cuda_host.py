@@ -90,7 +90,7 @@ class CudaAllocator:
 
 @dataclass(frozen=True, slots=True)
 class CudaSerialised:
-    """A wait for one stream that held back work for another one, which was empty meanwhile."""
+    """A wait for one stream, or a copy for it, that held back work for another one, which was empty meanwhile."""
 
     pid: int
     function: str
@@ -98,6 +98,7 @@ class CudaSerialised:
     held_back: int
     calls: int
     held_ns: int  # at most what starting that work before the wait would have saved
+    copies: bool = False  # asynchronous copies of pageable memory, which hold the host all the same; no waits
 
 
 @dataclass(frozen=True, slots=True)

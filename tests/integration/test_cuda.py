@@ -19,6 +19,7 @@ from flowprof.profiler.binaries.elf import ElfFile
 from flowprof.profiler.cuda.registered_kernels import registered_kernels
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.cuda_host import CudaHost
+from flowprof.profiler.sections.overlap import OverlapTable
 from flowprof.profiler.store import Recording
 from flowprof.viewers import json as json_viewer
 from flowprof.viewers import terminal
@@ -232,6 +233,11 @@ def test_planted_causes_are_found(built: Built, tmp_path: Path) -> None:
                 [claim] = [one.claim for one in report.findings if one.id == "cuda_host.serialised"]
                 assert "cudaStreamSynchronize" in claim
                 assert all(f"{stream:#x}" in claim for stream in program.streams), "the culprit, and what it holds"
+                overlap = report.get(OverlapTable)
+                assert overlap is not None and overlap.devices == (), "no GPU time is made up"
+                assert [(one.kind, one.priced, one.told_by) for one in overlap.overlaps] == [
+                    ("free", False, "cuda_host.serialised")]  # fmt: skip
+                assert overlap.overlaps[0].net_ns <= overlap.calls[0].span_ns
     assert "cuda_host.serialised" in claims["serialised"]
     assert all(
         "cuda_host.serialised" not in found for what, found in claims.items() if what not in ("serialised", "ordered")
