@@ -13,7 +13,8 @@ imported trace can say; without one the report says "GPU execution not observed"
 A driver's call inside a runtime's call is the same call, and so is a runtime's inside another that does the same: the
 outer one counts. Calls that returned an error caused no work, and neither did those that a graph captured. Where events
 were lost nothing is certain of queues, and no finding is made of them. Shares are of the time from a process's first
-call to its last. `graph_launch_share` counts launching calls; how many kernels a graph holds is not seen from outside.
+call to its last. `graph_launch_share` counts launching calls; `graph_kernel_share` counts the kernels that graphs
+launch, where all of these were captured while it was recorded (cuda_graphs.py).
 
 * `cuda_host.drained`: all streams were empty, and the host was busy elsewhere, for 10 % of the time or more. Queue the
   next work before waiting for the last; put small launches into a CUDA graph; move work of the host to another thread.
@@ -96,6 +97,9 @@ def table(recording: Recording) -> CudaHost:
     launching, host = calls.is_("launch", "graph_launch"), calls.host_ns
     graphs = int(calls.is_("graph_launch").sum())
     streams = [_stream(calls, pid, stream, parts) for (pid, stream), parts in queues.items()]
+    inside = calls.columns["kernels"][calls.is_("graph_launch")]
+    inside = inside[inside != cuda_work.UNKNOWN]
+    in_graphs, single = int(inside.sum()), int(launching.sum()) - graphs
     lost = int(recording.rows(LOST_SQL)[0][0])
     observed = bool(recording.rows("SELECT count(*) > 0 FROM gpu_work")[0][0])
     return CudaHost(
@@ -111,11 +115,14 @@ def table(recording: Recording) -> CudaHost:
         failed=sum(number for _, _, number in calls.failures),
         failures=calls.failures[:10],
         span_ns=span,
-        launches=int(launching.sum()) - graphs,
+        launches=single,
         captured=calls.captured,
         launch_ns=int(host[launching].sum()),
         graph_launches=graphs,
         graph_launch_share=graphs / int(launching.sum()) if launching.any() else None,
+        graph_kernels=in_graphs,
+        graph_launches_known=len(inside),
+        graph_kernel_share=in_graphs / (in_graphs + single) if graphs and graphs == len(inside) and in_graphs else None,
         wait_ns=int(host[calls.is_("synchronize")].sum()),
         drained_ns=drained,
         bursts=len(runs),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from flowprof.profiler import intervals
+from flowprof.profiler.analyzers import cuda_graphs
 from flowprof.profiler.analyzers.contract import once
 from flowprof.profiler.analyzers.cuda_streams import Completions, Queue, follow
 from flowprof.profiler.importers.nesting import NONE, parents
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 CODES = ("launch", "graph_launch", "copy", "memset", "synchronize", "event_record", "event_wait", "event_query",
-         "allocate", "free", "collective", "group", "capture_begin", "capture_end")  # fmt: skip
+         "allocate", "free", "collective", "group", "capture_begin", "capture_end", "graph_instantiate")  # fmt: skip
 WORKS = ("launch", "graph_launch", "copy", "memset")
 UNKNOWN = -(1 << 63)  # a stream, a size or an address that the recording does not say; also: of no stream
 RUNTIME, DRIVER, NCCL = range(3)  # as cuda_calls.sql numbers the kinds
@@ -35,6 +36,7 @@ class Calls:
     """Rows of cuda_calls.sql that count, by process, thread and start; texts are numbers into `names` and `kernels`.
 
     stream: what the call put work into; of a call that waits, what it waited for is in `waited_for`, up to `until_ns`.
+    kernels: of a graph_launch, how many it launches (cuda_graphs.py), or UNKNOWN.
     """
 
     columns: dict[str, Any]
@@ -107,11 +109,15 @@ class Calls:
 def read(recording: Recording) -> Calls:
     """All calls of a recording that count."""
     rows = recording.columns(read_sql("cuda_calls.sql"), {"codes": list(CODES)})
-    columns = _in_windows({name: _filled(column) for name, column in rows.items()}, recording)
+    columns = _by_window({name: _filled(column) for name, column in rows.items()}, recording)
+    columns["inner"] = _nested(columns)
+    single = (columns["what"] == CODES.index("launch")) & (columns["result"] <= 0) & ~columns["inner"]
+    columns["kernels"] = cuda_graphs.kernels(columns, single, CODES, UNKNOWN)
+    columns = {name: column[columns["unit"] != 0] for name, column in columns.items()}
     names = [str(name) for (name,) in recording.rows(NAME_SQL)]
     kernels = [str(name) for (name,) in recording.rows(KERNEL_SQL)]
     total = len(columns["pid"])
-    inner = _nested(columns)
+    inner = columns["inner"]
     within_nccl = _within(columns, columns["kind"] == NCCL) != NONE
     launches_in_nccl = bool((within_nccl & (columns["what"] == CODES.index("launch")) & ~inner).any())
     failed = ~inner & (columns["result"] > 0)
@@ -133,8 +139,8 @@ def read(recording: Recording) -> Calls:
     return found
 
 
-def _in_windows(columns: dict[str, Any], recording: Recording) -> dict[str, Any]:
-    """Calls that lie in windows with their probes, and `unit`: a number for each process and stretch without a gap.
+def _by_window(columns: dict[str, Any], recording: Recording) -> dict[str, Any]:
+    """Calls with `unit`: a number for each process and stretch without a gap in which launches were probed, 0 outside.
 
     Around a window some probes are in place and others not yet, or not any more. An import has no windows.
     """
@@ -146,7 +152,7 @@ def _in_windows(columns: dict[str, Any], recording: Recording) -> dict[str, Any]
         elif deep:
             stretches.append([start, end])
         follows = deep
-    segment = np.zeros(len(columns["pid"]), np.int64)
+    segment = np.ones(len(columns["pid"]), np.int64)
     if stretches:
         begin, end = (np.array(column, np.int64) for column in zip(*stretches, strict=True))
         segment = np.searchsorted(begin, columns["start_ns"], "right")
@@ -154,9 +160,9 @@ def _in_windows(columns: dict[str, Any], recording: Recording) -> dict[str, Any]
         elsewhere = np.searchsorted(begin, columns["recorded_ns"], "right") != segment
         for name in ("recorded_stream", "recorded_ns"):  # the event may have been recorded again in between
             columns[name] = np.where(elsewhere, UNKNOWN, columns[name])
-        columns = {name: column[inside] for name, column in columns.items()}
-        segment = segment[inside]
-    return columns | {"unit": columns["pid"].astype(np.int64) * (len(stretches) + 1) + segment}
+        segment = np.where(inside, segment, 0)
+    unit = columns["pid"].astype(np.int64) * (len(stretches) + 2) + segment
+    return columns | {"unit": np.where(segment > 0, unit, 0)}
 
 
 def queues(calls: Calls) -> dict[int, Queue]:

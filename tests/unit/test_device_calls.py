@@ -102,7 +102,7 @@ def test_a_launch(device: DeviceCalls) -> None:
     first, second, third = rows(device.decode(thread.taken()))
     assert first == {
         "call_id": number, "what": "launch", "result": 0, "stream": 0xA000, "shared_bytes": 4096, "bytes": None,
-        "address": 10, "communicator": None, "name": "gemm", "grid": "[7, 5, 3]", "block": "[256, 2, 1]",
+        "address": 10, "communicator": None, "graph": None, "name": "gemm", "grid": "[7, 5, 3]", "block": "[256, 2, 1]",
         "direction": None, "host_memory": None,
     }  # fmt: skip
     assert (second["name"], second["result"], second["stream"], second["grid"]) == (None, 700, -1, "[1, 1, 1]")

@@ -569,9 +569,12 @@ def test_bad_commands(capsys: pytest.CaptureFixture[str], command: list[str], co
 
 def test_a_recording_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.duckdb"
-    imported(kineto(tmp_path / "a.json", [slice_("cpu_op", "a", 0, 1)]), path).close()
+    imported(kineto(tmp_path / "a.json", [slice_("user_annotation", "a", 0, 1)]), path).close()
     assert cli.main(["overlap", str(path)]) == 5
     assert "neither GPU work nor graphs" in capsys.readouterr().err
+    imported(kineto(tmp_path / "b.json", [slice_("cpu_op", "a", 0, 1)]), tmp_path / "b.duckdb").close()
+    assert cli.main(["overlap", str(tmp_path / "b.duckdb")]) == 0, "operators on processors have something to say"
+    assert "operators of one thread" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seed", range(12))
