@@ -5,7 +5,8 @@ returns: they are C, and no exception leaves them. The runtime calls the driver,
 where no runtime can be: it is linked statically, without symbols. Only its launches are always probed: Triton and
 others call them on their own. One within a runtime's call is told by its parent, and counts once.
 
-Calls that pin memory of the host are rare, and watched all the time: what was pinned must be known when it is copied.
+Calls that pin memory of the host, and those that make graphs, are rare, and watched all the time: what was pinned must
+be known when it is copied, and which graph it is when it is launched.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flowprof.probes.catalogue import Engine, Ladder, Probe, Rung
-from flowprof.probes.device_functions import DRIVER, DRIVER_LAUNCHES, DRIVER_PINNED, PINNED, RUNTIME, VARIANTS, Function
+from flowprof.probes.device_functions import (
+    DRIVER,
+    DRIVER_GRAPHS,
+    DRIVER_LAUNCHES,
+    DRIVER_PINNED,
+    GRAPHS,
+    PINNED,
+    RUNTIME,
+    VARIANTS,
+    Function,
+)
 
 
 def probes(engine: str, functions: Iterable[Function]) -> tuple[Probe, ...]:
@@ -38,6 +49,14 @@ CUDA = Engine(
             (
                 Rung("runtime", "cudaHostAlloc and the like", probes("cuda", PINNED)),
                 Rung("driver", "cuMemHostAlloc and the like", probes("cuda", DRIVER_PINNED)),
+            ),
+        ),
+        Ladder(
+            "token",
+            "which graphs are made",
+            (
+                Rung("runtime", "captures, and what is made of them", probes("cuda", GRAPHS)),
+                Rung("driver", "the driver's, likewise", probes("cuda", DRIVER_GRAPHS)),
             ),
         ),
         Ladder(

@@ -2,10 +2,10 @@
 
 A program captures four words (cuda.bpf.c); `words` names them:
 
-    address, event   what the call is about          out    where the address of new memory will be written
+    address, event   what the call is about          out    where the address of what is new will be written
     bytes, count     how much; of `item` bytes each   kind   cudaMemcpyKind      type   ncclDataType_t
     source_kind      where from, and the kind in its upper four bits
-    stream, communicator, source; "" is nothing; function, grid, block, config: see the programs for launches
+    stream, communicator, source, graph; "" is nothing; function, grid, block, config: see the programs for launches
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ def _large_copy(name: str, program: str, args: int, direction: str = "") -> Func
     return Function(name, "copy", words, program, args, direction=direction, default_stream=not later)
 
 
+def _captured(name: str) -> Function:
+    return Function(name, "capture_end", ("stream", "out"), "graph_captured", 2)
+
+
+def _instantiate(name: str) -> Function:
+    return Function(name, "graph_instantiate", ("out", "graph"), "device_allocate")
+
+
 RUNTIME: tuple[Function, ...] = (
     _launch("cudaLaunchKernel"),
     _launch("cudaLaunchCooperativeKernel"),
@@ -79,9 +87,14 @@ RUNTIME: tuple[Function, ...] = (
     Function("cudaEventRecordWithFlags", "event_record", ("event", "stream")),
     Function("cudaEventQuery", "event_query", ("event",)),
     Function("cudaStreamWaitEvent", "event_wait", ("stream", "event")),
+)
+GRAPHS: tuple[Function, ...] = (
     Function("cudaStreamBeginCapture", "capture_begin", ("stream",)),
-    Function("cudaStreamBeginCaptureToGraph", "capture_begin", ("stream",)),
-    Function("cudaStreamEndCapture", "capture_end", ("stream",)),
+    Function("cudaStreamBeginCaptureToGraph", "capture_begin", ("stream", "graph")),
+    _captured("cudaStreamEndCapture"),
+    _instantiate("cudaGraphInstantiate"),
+    _instantiate("cudaGraphInstantiateWithFlags"),
+    _instantiate("cudaGraphInstantiateWithParams"),
 )
 PINNED: tuple[Function, ...] = (
     Function("cudaHostAlloc", "allocate", ("out", "bytes"), "device_allocate", pinned=True),
@@ -131,9 +144,15 @@ DRIVER: tuple[Function, ...] = (
     Function("cuEventRecord", "event_record", ("event", "stream")),
     Function("cuEventQuery", "event_query", ("event",)),
     Function("cuStreamWaitEvent", "event_wait", ("stream", "event")),
-    Function("cuStreamBeginCapture_v2", "capture_begin", ("stream",)),
-    Function("cuStreamEndCapture", "capture_end", ("stream",)),
 )  # fmt: skip
+DRIVER_GRAPHS: tuple[Function, ...] = (
+    Function("cuStreamBeginCapture_v2", "capture_begin", ("stream",)),
+    Function("cuStreamBeginCaptureToGraph", "capture_begin", ("stream", "graph")),
+    _captured("cuStreamEndCapture"),
+    _instantiate("cuGraphInstantiate_v2"),
+    _instantiate("cuGraphInstantiateWithFlags"),
+    _instantiate("cuGraphInstantiateWithParams"),
+)
 DRIVER_PINNED: tuple[Function, ...] = (
     Function("cuMemHostAlloc", "allocate", ("out", "bytes"), "device_allocate", pinned=True),
     Function("cuMemAllocHost_v2", "allocate", ("out", "bytes"), "device_allocate", pinned=True),
@@ -160,7 +179,7 @@ PER_THREAD_STREAM = 2  # cudaStreamPerThread: what 0 is in those
 NCCL_ITEM_BYTES = (1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1)  # by ncclDataType_t: int8, uint8, int32, … bfloat16, float8
 FUNCTIONS: dict[str, Function] = {
     function.name + variant: function
-    for group in (RUNTIME, PINNED, DRIVER_LAUNCHES, DRIVER, DRIVER_PINNED, NCCL)
+    for group in (RUNTIME, GRAPHS, PINNED, DRIVER_LAUNCHES, DRIVER, DRIVER_GRAPHS, DRIVER_PINNED, NCCL)
     for function in group
     for variant in VARIANTS
 }

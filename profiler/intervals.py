@@ -24,3 +24,41 @@ def length(start: Ints, end: Ints) -> int:
     """ns that stretches cover, overlaps counted once."""
     begins, ends = union(start, end)
     return int((ends - begins).sum())
+
+
+def both(start: Ints, end: Ints, other: Ints, until: Ints) -> tuple[Ints, Ints]:
+    """Stretches that lie in the union of the ones and in that of the others, in order."""
+    (start, end), (other, until) = union(start, end), union(other, until)
+    first = np.searchsorted(until, start, "right")
+    count = np.maximum(np.searchsorted(other, end, "left") - first, 0)
+    one = np.repeat(np.arange(len(count)), count)
+    two = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count - first, count)
+    return np.maximum(start[one], other[two]), np.minimum(end[one], until[two])
+
+
+def common(start: Ints, end: Ints, other: Ints, until: Ints) -> int:
+    """ns in both unions."""
+    return length(*both(start, end, other, until))
+
+
+def without(start: Ints, end: Ints, other: Ints, until: Ints) -> tuple[Ints, Ints]:
+    """Of the union of the ones what is not in that of the others, in order."""
+    if not len(start):
+        return start, end
+    return both(start, end, *gaps(other, until, int(start.min()), int(end.max())))
+
+
+def gaps(start: Ints, end: Ints, first: int, last: int) -> tuple[Ints, Ints]:
+    """Stretches from `first` to `last` that none covers, in order."""
+    begins, ends = union(np.clip(start, first, last), np.clip(end, first, last))
+    since, until = np.append(np.int64(first), ends), np.append(begins, np.int64(last))
+    kept = until > since
+    return since[kept], until[kept]
+
+
+def several(start: Ints, end: Ints) -> int:
+    """ns in which two or more run at once; stretches of one lane do not overlap."""
+    at, change = np.concatenate((start, end)), np.repeat((1, -1), len(start))
+    order = np.lexsort((change, at))
+    running = np.cumsum(change[order])[:-1]
+    return int(np.diff(at[order])[running >= 2].sum())

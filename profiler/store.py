@@ -24,7 +24,7 @@ from flowprof.profiler.untrusted_file import open_named
 if TYPE_CHECKING:
     import pandas as pd  # duckdb loads it when a frame is asked for: not for a recorder's quick start
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 SQL_DIR = Path(__file__).parent / "sql"
 # An older schema is brought up to date in memory, version by version, by the scripts named here (sql/<name>, run with
 # the file attached as `rec`); a version that is not named is refused with a clear word.

@@ -15,6 +15,7 @@ WHAT = {
     "cudaEventSynchronize": "synchronize", "cudaEventRecord": "event_record", "cudaStreamWaitEvent": "event_wait",
     "cudaEventQuery": "event_query", "cudaMalloc": "allocate", "cudaFree": "free", "ncclAllReduce": "collective",
     "ncclGroupEnd": "group", "cudaStreamBeginCapture": "capture_begin", "cudaStreamEndCapture": "capture_end",
+    "cudaGraphInstantiate": "graph_instantiate",
 }  # fmt: skip
 
 
@@ -52,7 +53,7 @@ class Program:
                 "call_id": list(range(len(rows))), "what": [WHAT[one["api"]] for one in rows],
                 **{name: [one.get(name) for one in rows] for name in
                    ("stream", "name", "grid", "block", "bytes", "direction", "host_memory", "address",
-                    "communicator")},
+                    "communicator", "graph")},
                 "result": [one.get("result", 0) for one in rows],
             })  # fmt: skip
             if self.windows:

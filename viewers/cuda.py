@@ -28,12 +28,23 @@ def sentence(host: CudaHost) -> str:
         parts.append(f"{count(host.captured)} captured into graphs")
     if host.graph_launch_share:
         parts.append(f"{percent(host.graph_launch_share)} of the launching calls launch a graph")
+        parts.append(_in_graphs(host))
     parts.append(f"{duration(host.launch_ns)} in launching calls, {duration(host.wait_ns)} in waits")
     if not host.gpu_observed and host.span_ns:
         parts.append(f"all streams empty ≥ {percent(host.drained_ns / host.span_ns)} of {duration(host.span_ns)}")
     if host.failed:
         parts.append(f"{count(host.failed)} calls returned an error")
     return " · ".join(parts)
+
+
+def _in_graphs(host: CudaHost) -> str:
+    """How many kernels that were."""
+    if host.graph_kernel_share is not None:
+        return f"{percent(host.graph_kernel_share)} of the kernels were launched by graphs, as these were captured"
+    if not host.graph_launches_known:
+        return "how many kernels graphs hold is not known: they were made before"
+    known, all_ = count(host.graph_launches_known), count(host.graph_launches)
+    return f"{count(host.graph_kernels)} kernels by {known} of {all_} graph launches, of the others it is not known"
 
 
 def sheets(host: CudaHost) -> list[Sheet]:

@@ -42,7 +42,7 @@ from flowprof.profiler.sections.torch_operators import TorchOperators
 from flowprof.profiler.sections.verdicts import VerdictTable
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.timeline import Timeline
-from flowprof.viewers import causes, cuda, pools, quantity, requests, resources, roofline
+from flowprof.viewers import causes, cuda, missed, pools, quantity, requests, resources, roofline
 from flowprof.viewers.charts import charts
 from flowprof.viewers.dag import graph_data
 from flowprof.viewers.packing import pack
@@ -194,6 +194,7 @@ def _environment() -> jinja2.Environment:
         called=requests.called,
         operators=requests.operators,
         cells=requests.outline,
+        idle=missed.idle,
         idle_cells=requests.outline_idle,
         kept=requests.kept,
         slack=requests.slack,

@@ -142,6 +142,7 @@ def exposure(table: OverlapTable) -> dict[str, Any]:
     """Time by resource, and what is not advised."""
     return {
         "devices": [asdict(one) for one in table.devices],
+        "calls": [asdict(one) for one in table.calls],
         "host": asdict(table.host) if table.host else {},
         "refused": list(table.refused),
         "interference": table.interference,
@@ -152,11 +153,13 @@ def _gpu(found: GpuTable | None, host: CudaHost | None) -> dict[str, Any]:
     """Null is what was not observed. Without a GPU's own trace the graphs' share is that of the calls that launch."""
     if found:
         return asdict(found) | {"graph_launch_basis": "of kernels"}
-    share = host.graph_launch_share if host else None
+    share, basis = (host.graph_launch_share, "of launching calls") if host else (None, None)
+    if host and host.graph_kernel_share is not None:
+        share, basis = host.graph_kernel_share, "of kernels, as graphs were captured"
     times = ("busy_ns", "idle_ns", "exposed_copy_ns", "exposed_comm_ns")
     return dict.fromkeys(times) | {
         "graph_launch_share": share,
-        "graph_launch_basis": None if share is None else "of launching calls",
+        "graph_launch_basis": None if share is None else basis,
     }
 
 

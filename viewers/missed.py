@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from flowprof.profiler.sections.overlap import Exposure, HostGap, Overlap, OverlapTable, Step
+from flowprof.profiler.sections.overlap import Exposure, HostExposure, HostGap, Overlap, OverlapTable, Step
 from flowprof.viewers.quantity import ascii_only, clean, count, duration, percent
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -31,6 +31,8 @@ def parts(table: OverlapTable, width: int, plain: Callable[[str], str], whole: b
     found: list[RenderableType] = [Text("Overlap", style="bold underline")]
     if table.devices:
         found.append(_exposed(table.devices, plain))
+    for process in table.calls[:DEVICES]:
+        found += _calls(process, plain)
     for one in table.overlaps[: None if whole else OVERLAPS]:
         found += [_indented(plain(line), style) for line, style in _lines(one, whole)]
         if whole and one.picture is not None:
@@ -73,12 +75,32 @@ def _exposed(devices: Sequence[Exposure], plain: Callable[[str], str]) -> Table:
     return table
 
 
+def _calls(one: HostExposure, plain: Callable[[str], str]) -> list[RenderableType]:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for number, head in enumerate((f"process {one.pid}", "host time", "exposed")):
+        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+    for time in one.times:
+        cells = (f" {time.kind}", duration(time.busy_ns), duration(time.exposed_ns))
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    return [table, _indented(plain(f" {idle(one)}"), "dim")]
+
+
+def idle(one: HostExposure) -> str:
+    """What `exposed` means in this process, and how long it had nothing at all to do."""
+    part = f"{duration(one.idle_ns)} of {duration(one.span_ns)}"
+    if one.idle == "streams empty":
+        return f"exposed: all streams were certainly empty, for {part} or more; GPU execution not observed"
+    return f"exposed: no arithmetic beside it; no thread in an operator for {part}"
+
+
 def _lines(one: Overlap, whole: bool) -> list[tuple[str, str]]:
     gain = f"≤ {duration(one.net_ns)} ({percent(one.share)})"
     lines = [(f" {WHY[one.kind]}: {clean(one.what, 160)}: {gain}", "bold")]
     prices = f"ideal {duration(one.ideal_ns)}, with interference {duration(one.aware_ns)}"
     if one.kind == "split-only":
         prices += f", after the split {duration(one.net_ns)}"
+    if not one.priced:
+        prices = f"at most {duration(one.ideal_ns)}, interference not known,"
     lines.append((f"   {prices} of {duration(one.base_ns)}; kept apart by {clean(one.culprit, 120)}", ""))
     if whole:
         lines.append((f"   {clean(one.reason, 400)}", ""))

@@ -51,6 +51,7 @@ int cudaStreamCreate(cudaStream_t *);
 void __cudaRegisterFunction(void **, const char *, char *, const char *, int, void *, void *, void *, void *, int *);
 int cudaStreamBeginCapture(cudaStream_t, int);
 int cudaStreamEndCapture(cudaStream_t, void **);
+int cudaGraphInstantiate(cudaGraphExec_t *, void *, unsigned long long);
 int cudaStreamSynchronize(cudaStream_t);
 int cudaDeviceSynchronize(void);
 int cudaEventCreate(cudaEvent_t *);

@@ -151,7 +151,7 @@ int main(void)
 {
 	char line[256], what[32];
 	int times;
-	void *memory = 0, *pinned = 0, *later = 0;
+	void *memory = 0, *pinned = 0, *later = 0, *graph = 0;
 	static char host[1 << 20];
 #ifdef REAL
 	a = (void *)0xa000, b = (void *)0xb000, event = (void *)0xe000; /* never looked at: every call fails before */
@@ -201,6 +201,10 @@ int main(void)
 				for (int j = 0; j < 8; j++)
 					launch((void *)rms_norm, a);
 				cudaStreamEndCapture(a, &memory);
+				cudaGraphInstantiate(&graph, memory, 0);
+			} else if (!strcmp(what, "replay")) { /* what was captured last */
+				cudaGraphLaunch(graph, a);
+				cudaStreamSynchronize(a);
 			} else if (!strcmp(what, "fail")) { /* a copy in no direction, among copies in one */
 				cudaMemcpyAsync((void *)0x7f0000000000, pinned, 4096, 77, a);
 				cudaMemcpyAsync((void *)0x7f0000000000, pinned, 4096, HostToDevice, a);

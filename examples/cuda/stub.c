@@ -220,9 +220,16 @@ API int cudaStreamBeginCapture(cudaStream_t stream, int mode)
 
 API int cudaStreamEndCapture(cudaStream_t stream, void **graph)
 {
+	static char *made = (char *)0x1234;
 	capturing = 0;
-	*graph = (void *)0x1234;
+	*graph = made++;
 	return 0 * !stream;
+}
+
+API int cudaGraphInstantiate(cudaGraphExec_t *executable, void *graph, unsigned long long flags)
+{
+	*executable = (char *)graph + 0x10000 * !flags;
+	return 0;
 }
 
 API int cudaStreamSynchronize(cudaStream_t stream)

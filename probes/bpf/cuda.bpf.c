@@ -2,7 +2,7 @@
 /*
  * What calls of CUDA and NCCL are about: four words when they begin, as an event of their own; their return tells the
  * result (calls.bpf.c). Which word is what: probes/device_functions.py. Compiled behind calls.bpf.c. The frame's key is
- * where the address of new memory will be written (0: nowhere), and the words are read as the System V convention for
+ * where the address of new memory, or of a graph, will be written (0: nowhere), and the words are read as the System V convention for
  * x86-64 has them: a dim3 by value takes two registers, what is beyond six registers is on the stack.
  */
 #if defined(__x86_64__)
@@ -55,6 +55,12 @@ int device_call(struct pt_regs *ctx)
 int device_allocate(struct pt_regs *ctx)
 {
 	return begin(ctx, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx), PT_REGS_PARM1(ctx));
+}
+
+/* (stream, where the graph's handle will be written) */
+int graph_captured(struct pt_regs *ctx)
+{
+	return begin(ctx, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), 0, 0, PT_REGS_PARM2(ctx));
 }
 
 /* A copy's source with its cudaMemcpyKind above it */
@@ -239,7 +245,7 @@ int nccl_send(struct pt_regs *ctx)
 	return begin(ctx, PT_REGS_PARM2(ctx), (u32)PT_REGS_PARM3(ctx), PT_REGS_PARM5(ctx), PT_REGS_PARM6(ctx), 0);
 }
 
-/* The key of the event becomes the result (16 bits) and the address of new memory (48 bits). */
+/* The key of the event becomes the result (16 bits) and what was written there (48 bits). */
 int device_end(struct pt_regs *ctx)
 {
 	struct calls *c = NULL;

@@ -65,7 +65,7 @@ def _launch_bound(host: CudaHost) -> Finding | None:
 
 
 def _serialised(host: CudaHost) -> Finding | None:
-    found = _once(tuple(one for one in host.serialised if one.calls >= OFTEN))
+    found = once_for_each_pair(tuple(one for one in host.serialised if one.calls >= OFTEN and not one.copies))
     total = sum(one.held_ns for one in found)
     if not host.span_ns or total < SERIALISED * host.span_ns:
         return None
@@ -93,7 +93,7 @@ def _waited(one: CudaSerialised) -> str:
     return "the whole device" if one.waited_for is None else f"stream {stream_name(one.waited_for)}"
 
 
-def _once(pairs: tuple[CudaSerialised, ...]) -> list[CudaSerialised]:
+def once_for_each_pair(pairs: tuple[CudaSerialised, ...]) -> list[CudaSerialised]:
     """Of two streams that hold back each other only the dearer: the time can be saved once."""
     seen: set[tuple[int, frozenset[int | None]]] = set()
     found = []

@@ -13,7 +13,8 @@ imported trace can say; without one the report says "GPU execution not observed"
 A driver's call inside a runtime's call is the same call, and so is a runtime's inside another that does the same: the
 outer one counts. Calls that returned an error caused no work, and neither did those that a graph captured. Where events
 were lost nothing is certain of queues, and no finding is made of them. Shares are of the time from a process's first
-call to its last. `graph_launch_share` counts launching calls; how many kernels a graph holds is not seen from outside.
+call to its last. `graph_launch_share` counts launching calls; `graph_kernel_share` counts the kernels that graphs
+launch, where all of these were captured while it was recorded (cuda_graphs.py).
 
 * `cuda_host.drained`: all streams were empty, and the host was busy elsewhere, for 10 % of the time or more. Queue the
   next work before waiting for the last; put small launches into a CUDA graph; move work of the host to another thread.
@@ -34,6 +35,7 @@ call to its last. `graph_launch_share` counts launching calls; how many kernels 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +88,7 @@ def table(recording: Recording) -> CudaHost:
         pid, (first, last) = int(mine.columns["pid"][0]), mine.span()
         found = cuda_work.queues(mine)
         span += last - first
-        drained += _all_drained(found, first)
+        drained += intervals.length(*cuda_work.all_empty(found, first))
         serialised += _serialised(mine, pid, found)
         for stream, queue in found.items():
             own = mine.of((mine.columns["stream"] == stream) | (mine.columns["waited_for"] == stream)).span()
@@ -95,6 +97,9 @@ def table(recording: Recording) -> CudaHost:
     launching, host = calls.is_("launch", "graph_launch"), calls.host_ns
     graphs = int(calls.is_("graph_launch").sum())
     streams = [_stream(calls, pid, stream, parts) for (pid, stream), parts in queues.items()]
+    inside = calls.columns["kernels"][calls.is_("graph_launch")]
+    inside = inside[inside != cuda_work.UNKNOWN]
+    in_graphs, single = int(inside.sum()), int(launching.sum()) - graphs
     lost = int(recording.rows(LOST_SQL)[0][0])
     observed = bool(recording.rows("SELECT count(*) > 0 FROM gpu_work")[0][0])
     return CudaHost(
@@ -110,11 +115,14 @@ def table(recording: Recording) -> CudaHost:
         failed=sum(number for _, _, number in calls.failures),
         failures=calls.failures[:10],
         span_ns=span,
-        launches=int(launching.sum()) - graphs,
+        launches=single,
         captured=calls.captured,
         launch_ns=int(host[launching].sum()),
         graph_launches=graphs,
         graph_launch_share=graphs / int(launching.sum()) if launching.any() else None,
+        graph_kernels=in_graphs,
+        graph_launches_known=len(inside),
+        graph_kernel_share=in_graphs / (in_graphs + single) if graphs and graphs == len(inside) and in_graphs else None,
         wait_ns=int(host[calls.is_("synchronize")].sum()),
         drained_ns=drained,
         bursts=len(runs),
@@ -140,7 +148,7 @@ def _stream(calls: Calls, pid: int, stream: int, parts: list[tuple[int, Queue]])
     span = sum(ns for ns, _ in parts)
     return CudaStream(
         pid=pid,
-        stream=None if stream == cuda_work.UNKNOWN else stream,
+        stream=_stream_or_none(stream),
         launches=int(mine.is_("launch").sum()),
         graph_launches=int(mine.is_("graph_launch").sum()),
         copies=len(copied),
@@ -160,21 +168,6 @@ def _stream(calls: Calls, pid: int, stream: int, parts: list[tuple[int, Queue]])
     )
 
 
-def _all_drained(queues: dict[int, Queue], first_ns: int) -> int:
-    """ns in which every stream that had been used was known to be empty, up to the last call that queued work."""
-    used = {stream: queue for stream, queue in queues.items() if len(queue.start_ns)}
-    if not used or cuda_work.UNKNOWN in used:
-        return 0
-    last = max(int(queue.start_ns[-1]) for queue in used.values())
-    busy_start, busy_end = [np.array([first_ns])], [np.array([min(int(q.start_ns[0]) for q in used.values())])]
-    for queue in used.values():
-        begin, end = queue.drained()
-        after = queue.empty_since()  # behind its last work, if ever
-        busy_start.append(np.concatenate(([queue.start_ns[0]], end)))
-        busy_end.append(np.append(begin, last if after is None else min(after, last)))
-    return max(0, last - first_ns - intervals.length(np.concatenate(busy_start), np.concatenate(busy_end)))
-
-
 def _runs(calls: Calls, stream: int, queue: Queue) -> list[tuple[int, int]]:
     """(launches, ns) of runs that the device kept up with."""
     launches = calls.of((calls.columns["stream"] == stream) & calls.is_("launch"))
@@ -187,16 +180,19 @@ def _runs(calls: Calls, stream: int, queue: Queue) -> list[tuple[int, int]]:
 
 
 def _serialised(calls: Calls, pid: int, queues: dict[int, Queue]) -> list[CudaSerialised]:
-    """Waits whose thread then gave work to a stream that had been empty all the time, with nothing that orders them."""
+    """Waits, and copies that hold the host like one, whose thread then gave work to a stream that had been empty all
+    the time, with nothing that orders them."""
     columns = calls.columns
     start_ns, end_ns, stream = columns["start_ns"], columns["end_ns"], columns["stream"]
-    waits = np.flatnonzero(calls.is_("synchronize") & (calls.host_ns >= SHORTEST_HOLD_NS))
+    copied = calls.is_("copy") & calls.asynchronous() & (columns["host_memory"] == MEMORIES.index("pageable"))
+    waited_for = np.where(copied, stream, columns["waited_for"])
+    waits = np.flatnonzero((calls.is_("synchronize") | copied) & (calls.host_ns >= SHORTEST_HOLD_NS))
     works = calls.next_work(waits)
     waits, works = waits[works >= 0], works[works >= 0]
     to_host = calls.is_("copy") & (columns["direction"] == DIRECTIONS.index("DtoH"))
-    held: dict[tuple[int, int, int], tuple[int, int]] = {}
+    held: dict[tuple[int, int, int, bool], tuple[int, int]] = {}
     for work_stream in np.unique(stream[works]).tolist():
-        mine = (stream[works] == work_stream) & (columns["waited_for"][waits] != work_stream)
+        mine = (stream[works] == work_stream) & (waited_for[waits] != work_stream)
         wait, work, queue = waits[mine], works[mine], queues[work_stream]
         begins, ends = queue.drained()
         at = np.searchsorted(begins, start_ns[wait], "right") - 1
@@ -204,32 +200,37 @@ def _serialised(calls: Calls, pid: int, queues: dict[int, Queue]) -> list[CudaSe
         independent = (at >= 0) & (empty_until >= start_ns[work])
         orders = np.sort(start_ns[calls.is_("event_wait") & (stream == work_stream)])
         independent &= ~_any_between(orders, empty_since, start_ns[work])
-        for waited in np.unique(columns["waited_for"][wait]).tolist():
+        for waited in np.unique(waited_for[wait]).tolist():
             copies = to_host if waited == cuda_work.UNKNOWN else to_host & (stream == waited)
-            chosen = columns["waited_for"][wait] == waited
+            chosen = waited_for[wait] == waited
             independent[chosen] &= ~_any_between(np.sort(start_ns[copies]), empty_since[chosen], start_ns[wait][chosen])
         done_ns, known = queue.done.when(end_ns[work])
         could_ns = np.where(known, done_ns - start_ns[work], calls.host_ns[wait])  # the held work took no longer
         saved = np.minimum(calls.host_ns[wait], could_ns)
         for row in np.flatnonzero(independent).tolist():
-            key = int(columns["api_id"][wait[row]]), int(columns["waited_for"][wait[row]]), work_stream
+            key = int(columns["api_id"][wait[row]]), int(waited_for[wait[row]]), work_stream, bool(copied[wait[row]])
             number, ns = held.get(key, (0, 0))
             held[key] = number + 1, ns + int(saved[row])
     return [
-        CudaSerialised(pid, calls.names[api], None if waited == cuda_work.UNKNOWN else waited, after, number, ns)
-        for (api, waited, after), (number, ns) in held.items()
+        CudaSerialised(pid, calls.names[api], _stream_or_none(waited), after, number, ns, copies)
+        for (api, waited, after, copies), (number, ns) in held.items()
     ]
+
+
+def _stream_or_none(stream: int) -> int | None:
+    return None if stream == cuda_work.UNKNOWN else stream
 
 
 def _merged(found: list[CudaSerialised]) -> tuple[CudaSerialised, ...]:
     """One row for each function and pair of streams, most time first."""
-    rows: dict[tuple[int, str, int | None, int], list[int]] = {}
+    rows: dict[tuple[int, str, int | None, int, bool], CudaSerialised] = {}
     for one in found:
-        entry = rows.setdefault((one.pid, one.function, one.waited_for, one.held_back), [0, 0])
-        entry[0] += one.calls
-        entry[1] += one.held_ns
-    merged = [CudaSerialised(*key, calls, ns) for key, (calls, ns) in rows.items()]
-    return tuple(sorted(merged, key=lambda one: -one.held_ns)[:ROWS])
+        key = one.pid, one.function, one.waited_for, one.held_back, one.copies
+        before = rows.get(key)
+        rows[key] = one if before is None else replace(
+            one, calls=one.calls + before.calls, held_ns=one.held_ns + before.held_ns
+        )  # fmt: skip
+    return tuple(sorted(rows.values(), key=lambda one: -one.held_ns)[:ROWS])
 
 
 def _any_between(times: Any, begin: Any, end: Any) -> Any:
@@ -243,7 +244,7 @@ def _any_between(times: Any, begin: Any, end: Any) -> Any:
 def _waits(calls: Calls) -> tuple[CudaWait, ...]:
     mine = calls.of(calls.is_("synchronize"))
     rows = [
-        CudaWait(pid, mine.names[api], None if stream == cuda_work.UNKNOWN else stream, number, total, longest)
+        CudaWait(pid, mine.names[api], _stream_or_none(stream), number, total, longest)
         for (pid, api, stream), number, total, longest in mine.grouped("pid", "api_id", "waited_for")
     ]
     return tuple(sorted(rows, key=lambda one: -one.total_ns)[:ROWS])

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from flowprof.profiler import intervals
+from flowprof.profiler.analyzers import cuda_graphs
+from flowprof.profiler.analyzers.contract import once
 from flowprof.profiler.analyzers.cuda_streams import Completions, Queue, follow
 from flowprof.profiler.importers.nesting import NONE, parents
 from flowprof.profiler.store import Recording, read_sql
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 CODES = ("launch", "graph_launch", "copy", "memset", "synchronize", "event_record", "event_wait", "event_query",
-         "allocate", "free", "collective", "group", "capture_begin", "capture_end")  # fmt: skip
+         "allocate", "free", "collective", "group", "capture_begin", "capture_end", "graph_instantiate")  # fmt: skip
 WORKS = ("launch", "graph_launch", "copy", "memset")
 UNKNOWN = -(1 << 63)  # a stream, a size or an address that the recording does not say; also: of no stream
 RUNTIME, DRIVER, NCCL = range(3)  # as cuda_calls.sql numbers the kinds
@@ -33,6 +36,7 @@ class Calls:
     """Rows of cuda_calls.sql that count, by process, thread and start; texts are numbers into `names` and `kernels`.
 
     stream: what the call put work into; of a call that waits, what it waited for is in `waited_for`, up to `until_ns`.
+    kernels: of a graph_launch, how many it launches (cuda_graphs.py), or UNKNOWN.
     """
 
     columns: dict[str, Any]
@@ -52,6 +56,10 @@ class Calls:
     def is_(self, *what: str) -> NDArray[np.bool_]:
         """Which calls are of these kinds."""
         return np.isin(self.columns["what"], [CODES.index(one) for one in what])
+
+    def asynchronous(self) -> NDArray[np.bool_]:
+        """Which calls are of functions that are asynchronous by name."""
+        return np.asarray(np.array(["Async" in name for name in self.names], bool)[self.columns["api_id"]])
 
     def of(self, chosen: NDArray[np.bool_]) -> Calls:
         """Some of the calls."""
@@ -97,14 +105,19 @@ class Calls:
         return np.where(same, following, -1)
 
 
+@once
 def read(recording: Recording) -> Calls:
     """All calls of a recording that count."""
     rows = recording.columns(read_sql("cuda_calls.sql"), {"codes": list(CODES)})
-    columns = _in_windows({name: _filled(column) for name, column in rows.items()}, recording)
+    columns = _by_window({name: _filled(column) for name, column in rows.items()}, recording)
+    columns["inner"] = _nested(columns)
+    single = (columns["what"] == CODES.index("launch")) & (columns["result"] <= 0) & ~columns["inner"]
+    columns["kernels"] = cuda_graphs.kernels(columns, single, CODES, UNKNOWN)
+    columns = {name: column[columns["unit"] != 0] for name, column in columns.items()}
     names = [str(name) for (name,) in recording.rows(NAME_SQL)]
     kernels = [str(name) for (name,) in recording.rows(KERNEL_SQL)]
     total = len(columns["pid"])
-    inner = _nested(columns)
+    inner = columns["inner"]
     within_nccl = _within(columns, columns["kind"] == NCCL) != NONE
     launches_in_nccl = bool((within_nccl & (columns["what"] == CODES.index("launch")) & ~inner).any())
     failed = ~inner & (columns["result"] > 0)
@@ -126,8 +139,8 @@ def read(recording: Recording) -> Calls:
     return found
 
 
-def _in_windows(columns: dict[str, Any], recording: Recording) -> dict[str, Any]:
-    """Calls that lie in windows with their probes, and `unit`: a number for each process and stretch without a gap.
+def _by_window(columns: dict[str, Any], recording: Recording) -> dict[str, Any]:
+    """Calls with `unit`: a number for each process and stretch without a gap in which launches were probed, 0 outside.
 
     Around a window some probes are in place and others not yet, or not any more. An import has no windows.
     """
@@ -139,7 +152,7 @@ def _in_windows(columns: dict[str, Any], recording: Recording) -> dict[str, Any]
         elif deep:
             stretches.append([start, end])
         follows = deep
-    segment = np.zeros(len(columns["pid"]), np.int64)
+    segment = np.ones(len(columns["pid"]), np.int64)
     if stretches:
         begin, end = (np.array(column, np.int64) for column in zip(*stretches, strict=True))
         segment = np.searchsorted(begin, columns["start_ns"], "right")
@@ -147,9 +160,9 @@ def _in_windows(columns: dict[str, Any], recording: Recording) -> dict[str, Any]
         elsewhere = np.searchsorted(begin, columns["recorded_ns"], "right") != segment
         for name in ("recorded_stream", "recorded_ns"):  # the event may have been recorded again in between
             columns[name] = np.where(elsewhere, UNKNOWN, columns[name])
-        columns = {name: column[inside] for name, column in columns.items()}
-        segment = segment[inside]
-    return columns | {"unit": columns["pid"].astype(np.int64) * (len(stretches) + 1) + segment}
+        segment = np.where(inside, segment, 0)
+    unit = columns["pid"].astype(np.int64) * (len(stretches) + 2) + segment
+    return columns | {"unit": np.where(segment > 0, unit, 0)}
 
 
 def queues(calls: Calls) -> dict[int, Queue]:
@@ -172,6 +185,24 @@ def queues(calls: Calls) -> dict[int, Queue]:
         found[stream] = Queue(np.sort(columns["start_ns"][mine]), np.sort(columns["end_ns"][mine]),
                               done.get(stream, nothing))  # fmt: skip
     return found
+
+
+def all_empty(queues: dict[int, Queue], first_ns: int) -> tuple[Ints, Ints]:
+    """Stretches in which every stream that had been used was known to be empty, up to the last call that queued work.
+
+    queues: as `queues` found them; first_ns: the first call. Nothing is said of work whose stream is not known.
+    """
+    used = {stream: queue for stream, queue in queues.items() if len(queue.start_ns)}
+    if not used or UNKNOWN in used:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    last = max(int(queue.start_ns[-1]) for queue in used.values())
+    busy_start, busy_end = [np.array([first_ns])], [np.array([min(int(q.start_ns[0]) for q in used.values())])]
+    for queue in used.values():
+        begin, end = queue.drained()
+        after = queue.empty_since()  # behind its last work, if ever
+        busy_start.append(np.concatenate(([queue.start_ns[0]], end)))
+        busy_end.append(np.append(begin, last if after is None else min(after, last)))
+    return intervals.gaps(np.concatenate(busy_start), np.concatenate(busy_end), first_ns, last)
 
 
 def _filled(column: Any) -> Any:
@@ -233,7 +264,7 @@ def _say_what_is_known(calls: Calls) -> None:
     done = (waits & of_event) | (calls.is_("event_query") & (columns["result"] == 0))
     done &= columns["recorded_stream"] != UNKNOWN
     waited[done], until[done] = columns["recorded_stream"][done], columns["recorded_ns"][done]
-    asynchronous = np.array(["Async" in name for name in calls.names], bool)[columns["api_id"]] if rows else waits
-    copied = calls.is_("copy") & ~asynchronous & (columns["direction"] == _TO_HOST) & (columns["stream"] != UNKNOWN)
+    copied = calls.is_("copy") & ~calls.asynchronous() & (columns["direction"] == _TO_HOST)
+    copied &= columns["stream"] != UNKNOWN
     waited[copied], until[copied] = columns["stream"][copied], columns["end_ns"][copied]
     columns["waited_for"], columns["until_ns"] = waited, until

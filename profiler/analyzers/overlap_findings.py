@@ -13,12 +13,13 @@ ADVICE = {
     "pageable copy": "Copy from pinned memory (pin_memory, cudaHostAlloc), so that the host can launch meanwhile.",
     "synchronise": "Let an event order what depends, and drop the synchronise; check first that it is not that order.",
     "a batch of prefill alone": "Let prompts and decoding share a batch (llama-server: --kv-unified).",
-    "the graph's order": "Copy the next layer's experts while this layer computes.",
+    "the data loader": "Load batches ahead: DataLoader(num_workers=…, prefetch_factor=…, persistent_workers=True).",
 }
 
 
 def findings(table: OverlapTable) -> tuple[Finding, ...]:
-    found = [_free(one) if one.kind == "free" else _split(one) for one in table.overlaps[:MOST]]
+    untold = [one for one in table.overlaps if not one.told_by]
+    found = [_free(one) if one.kind == "free" else _split(one) for one in untold[:MOST]]
     if table.host is not None and table.host.share >= GAP:
         found.append(_host(table.host))
     return tuple(found)
@@ -67,5 +68,7 @@ def _gain(one: Overlap) -> str:
 
 
 def _prices(one: Overlap) -> str:
+    if not one.priced:
+        return f"at most {in_ms(one.ideal_ns)}: what running side by side costs is not known"
     split = f", after the split {in_ms(one.net_ns)}" if one.kind == "split-only" else ""
     return f"one saving: ideal {in_ms(one.ideal_ns)}, with interference {in_ms(one.aware_ns)}{split}"

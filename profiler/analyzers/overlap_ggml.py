@@ -1,7 +1,12 @@
-"""Missed overlap in llama.cpp on processors: host work between tokens, prefill beside decode, copies of experts.
+"""Missed overlap in llama.cpp on processors: host work between tokens, and prefill beside decode.
 
 A decode step reads every weight for a token or a few: memory is the scarce resource (T_R > 1), and no half batches are
 advised. What is left is work of other requests, and work that needs nothing of the step before.
+
+Experts' weights that are copied to a GPU are no work of this kind. No graph of the CPU has nodes for them: llama.cpp's
+scheduler copies them between its splits, with calls of CUDA (cuda_host.py has these, with bytes and time), and since
+its pull request 15346 it first waits for the router and copies the experts that were chosen. Which ones the next layer
+needs is not known before this one is done.
 """
 
 from __future__ import annotations
@@ -10,15 +15,12 @@ import numpy as np
 from flowprof.profiler import intervals
 from flowprof.profiler.analyzers.contract import SCHED
 from flowprof.profiler.findings import in_ms
-from flowprof.profiler.overlap import price
-from flowprof.profiler.overlap.interference import Interference
 from flowprof.profiler.sections.overlap import HostGap, Overlap
 from flowprof.profiler.store import Recording, read_sql
 
 MIN_STEPS = 20
 MIN_PREFILLS = 3
 LEAST = 0.01  # of the time inside graphs
-COPIES_SQL = "SELECT count(*) > 0 FROM graph_node WHERE block = 'moe' AND op IN ('CPY', 'DUP', 'CONT') AND executes"
 ASLEEP_SQL = "SELECT start_ns, end_ns FROM thread_state WHERE pid = ? AND tid = ? AND state = 'sleeping'"
 
 
@@ -38,18 +40,12 @@ def host_gap(recording: Recording) -> HostGap | None:
             chosen = (pid == one) & (tid == other)
             states = recording.columns(ASLEEP_SQL, [one, other])
             since, until = (np.asarray(states[name], np.int64) for name in ("start_ns", "end_ns"))
-            asleep += _common(begin[chosen], stop[chosen], since, until)
+            asleep += intervals.common(begin[chosen], stop[chosen], since, until)
     return HostGap(
         gaps=len(gap), median_ns=usual, total_ns=int(gap.sum()),
         share=usual / (usual + step) if usual + step else 0.0, asleep_ns=asleep,
         sequences=int(np.median(np.asarray(rows["sequences"], np.int64))),
     )  # fmt: skip
-
-
-def _common(start: intervals.Ints, end: intervals.Ints, other: intervals.Ints, until: intervals.Ints) -> int:
-    """ns in both."""
-    both = intervals.length(np.concatenate((start, other)), np.concatenate((end, until)))
-    return intervals.length(start, end) + intervals.length(other, until) - both
 
 
 def mixed(recording: Recording) -> tuple[tuple[Overlap, ...], tuple[str, ...]]:
@@ -82,30 +78,3 @@ def mixed(recording: Recording) -> tuple[tuple[Overlap, ...], tuple[str, ...]]:
             ),
         ),
     ), ()  # fmt: skip
-
-
-def expert_copies(recording: Recording, table: Interference) -> tuple[Overlap, ...]:
-    """Copies of experts' weights that wait in the graph for work that they do not need."""
-    if not recording.rows(COPIES_SQL)[0][0]:
-        return ()
-    rows = recording.rows(read_sql("overlap_experts.sql"))
-    if not rows:
-        return ()
-    copied, whole = sum(row[2] for row in rows), rows[0][3]
-    saving = price.saving((whole - copied) / 1e9, {"memory": copied / 1e9}, table)
-    if saving.net_s * 1e9 < LEAST * whole:
-        return ()
-    return (
-        Overlap(
-            kind="free", what=f"copies of experts ({rows[0][0]}) beside prefill's other operators",
-            culprit="the graph's order", device=None, count=sum(row[1] for row in rows), exposed_ns=copied,
-            room_ns=whole - copied, ideal_ns=round(saving.ideal_s * 1e9), aware_ns=round(saving.aware_s * 1e9),
-            split_ns=0, net_ns=round(saving.net_s * 1e9), share=saving.net_s * 1e9 / whole, base_ns=whole,
-            reason="they read weights only, which nothing in the graph computes, and run one after the other",
-            confidence="low",
-            evidence=(
-                f"{in_ms(copied)} of {in_ms(whole)} of the measured operators of prefill",
-                f"interference: {table.source}",
-            ),
-        ),
-    )  # fmt: skip

@@ -91,7 +91,8 @@ def _recorded(asked: argparse.Namespace) -> int:
         if not overlap.WORK.met(recording):
             raise NothingToProfileError(f"{asked.file} cannot say: {overlap.WORK.why(recording)}")
         if GPU.met(recording):
-            interference.check_for_gpus(table, asked.interference)
+            names = [str(name or "") for (name,) in recording.rows("SELECT name FROM gpu_device ORDER BY device")]
+            table = interference.for_gpus(table, asked.interference, names)
         found = overlap.table(recording, table)
     if asked.json:
         import json
@@ -118,7 +119,7 @@ def _modelled(asked: argparse.Namespace) -> int:
         gpus = replace(gpus, flops=asked.peak_tflops * 1e12, source="--peak-tflops; memory and links: " + gpus.source)
     work = operators.Workload(asked.batch, asked.prompt, asked.answer)
     table = interference.read(asked.interference) if asked.interference else interference.DEFAULT
-    interference.check_for_gpus(table, asked.interference)
+    table = interference.for_gpus(table, asked.interference, [gpus.name])
     measured = cards.measured(asked.measured) if asked.measured else {}
     found = operators.operators(card, gpus, work, ELEMENT_BYTES[asked.dtype], measured)
     unknown = sorted(set(measured) - {one.name for one in found})

@@ -21,7 +21,7 @@ Columns = dict[str, Any]
 Ints = NDArray[np.int64]
 MAX_WAITING = 65_536  # calls that have begun; more than threads can be in
 MISSING = -(1 << 63)
-NUMBERS = ("stream", "shared_bytes", "bytes", "address", "communicator")
+NUMBERS = ("stream", "shared_bytes", "bytes", "address", "communicator", "graph")
 TEXTS = ("name", "grid", "block", "direction", "host_memory")
 DIRECTIONS = np.array(["HtoH", "HtoD", "DtoH", "DtoD", None], object)  # by cudaMemcpyKind; the last: it is not said
 _KIND_BIT = 60  # of a source with its kind above it
@@ -92,7 +92,7 @@ class DeviceCalls:
         numbers: dict[str, Ints], texts: dict[str, NDArray[np.object_]],
     ) -> None:  # fmt: skip
         """Put what the words of one function's calls say into the rows `mine`."""
-        for word in ("stream", "address", "communicator"):
+        for word in ("stream", "address", "communicator", "graph"):
             if word in words:
                 numbers[word][mine] = words[word]
         if "bytes" in words:  # a size beyond half of the address space is none
@@ -113,12 +113,11 @@ class DeviceCalls:
             self._launch(words, mine, numbers, texts)
         elif function.what == "copy":
             self._copy(function, words, mine, numbers, texts)
-        elif function.what in ("allocate", "free"):
-            if "out" in words:
-                address = (key & np.uint64(_ADDRESS)).astype(np.int64)
-                numbers["address"][mine] = np.where((result == 0) & (address != 0), address, MISSING)
-            if function.pinned:
-                texts["host_memory"][mine] = "pinned"
+        elif function.pinned:
+            texts["host_memory"][mine] = "pinned"
+        if "out" in words:
+            address = (key & np.uint64(_ADDRESS)).astype(np.int64)
+            numbers["address"][mine] = np.where((result == 0) & (address != 0), address, MISSING)
 
     def _launch(self, words: dict[str, Ints], mine: Ints, numbers: dict[str, Ints],
                 texts: dict[str, NDArray[np.object_]]) -> None:  # fmt: skip

@@ -2,7 +2,8 @@
 
 The driver maps what it pins itself (cudaHostAlloc) from its device files. Memory that was pinned later on
 (cudaHostRegister) looks like any other: it is known when its registration was seen. So `pageable` is said of ordinary
-private memory, and where a program registered its own before the recording began that is wrong.
+private memory and of mapped files (weights), and where a program registered its own before the recording began that is
+wrong. Of memory that processes share nothing is said.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ UNKNOWN, PAGEABLE, PINNED = 0, 1, 2
 MAX_RANGES = 100_000  # that are pinned at a time
 MAX_CHANGES = 1_000  # in one batch of calls
 _DRIVER_FILES = "/dev/nvidia"
+_SHARED_MEMORY = ("/dev/", "/memfd:", "/SYSV")  # devices, and memory that only looks like a file
 
 
 class HostMemory:
@@ -64,8 +66,9 @@ class HostMemory:
             if end >= 1 << 63:  # the kernel's own page
                 continue
             path = parts[5] if len(parts) == 6 else ""
-            private = PAGEABLE if "p" in parts[1] else UNKNOWN
-            found.append((start, end, PINNED if path.startswith(_DRIVER_FILES) else private))
+            ordinary = "p" in parts[1] or (path.startswith("/") and not path.startswith(_SHARED_MEMORY))
+            kind = PINNED if path.startswith(_DRIVER_FILES) else PAGEABLE if ordinary else UNKNOWN
+            found.append((start, end, kind))
         return found
 
 

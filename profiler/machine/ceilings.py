@@ -121,9 +121,9 @@ def gpu_ceilings(model_name: str) -> Ceilings | None:
 
 def gpu_sheet(model_name: str) -> Mapping[str, Any] | None:
     """The entry of data/gpus.toml with the table's `date`; names are compared as `gpu_ceilings` does."""
-    wanted = _plain_name(model_name)
+    wanted = plain_name(model_name)
     table = _gpu_table()
-    found = next((gpu for gpu in table["gpu"] if wanted in map(_plain_name, gpu["names"])), None)
+    found = next((gpu for gpu in table["gpu"] if wanted in map(plain_name, gpu["names"])), None)
     return None if found is None else {**found, "date": table["date"]}
 
 
@@ -153,7 +153,8 @@ def _gpu(model_name: str, gpu: Mapping[str, Any]) -> Ceilings:
     return Ceilings(model_name, items, missing)
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The words of a GPU's name that tell it from others, in lower case."""
     name = re.sub(r"^\d+ x ", "", name.casefold().strip())
     words = re.split(r"[^a-z0-9]+", name)
     return " ".join(word for word in words if word not in ("", "nvidia", "tesla", "geforce", "amd", "instinct"))

@@ -3,18 +3,21 @@
 A share R of the device is given to another kernel, a GEMM keeps 1 − R of its speed, and the other one reaches P(R) of
 its own. To do one second of the other's work then costs the GEMM R/P(R) seconds: the price of hiding it. The default
 is NanoFlow's table 3 (arXiv 2408.12757: A100, varies by 5 % over shapes); a measurement on one's own device replaces
-it. It has no copies between host and device: the network's row stands for them, whose kernels take processors of the
-GPU that a copy engine leaves alone.
+it: one of another device is refused, and one that names none is used, and said to be of no known device. The default
+has no copies between host and device: the network's row stands for them, whose kernels take processors of the GPU that
+a copy engine leaves alone.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from flowprof.profiler.errors import NotFoundError, UsageError
+from flowprof.profiler.machine.ceilings import plain_name
 
 Hidden = Literal["memory", "network", "copy"]
 MAX_BYTES, MAX_POINTS, MAX_DEVICE = 1 << 16, 100, 100
@@ -26,7 +29,7 @@ class Interference:
 
     points: dict[Hidden, tuple[tuple[float, float], ...]]
     source: str
-    device: str = ""  # CPU, or a GPU's name; "": not said
+    device: str = ""  # CPU, or a GPU's name, or words of it; "": not said
 
     def price(self, kind: Hidden) -> float:
         """Seconds of GEMM that hiding one second costs at best."""
@@ -72,18 +75,39 @@ def read(path: str) -> Interference:
     if not isinstance(device, str) or len(device) > MAX_DEVICE:
         raise UsageError(f"{path}: device is a text", f'like device = "{CPU}"')
     source = f"measured: {path}" + (f" on {device}" if device else "")
-    return Interference(
-        points, source + (f"; {' and '.join(others)}: {DEFAULT.source}" if others else ""), device.casefold()
-    )
+    return Interference(points, source + (f"; {' and '.join(others)}: {DEFAULT.source}" if others else ""), device)
 
 
-def check_for_gpus(table: Interference, path: str) -> None:
-    """Raises UsageError for a table that says nothing of GPUs."""
-    if table.device == CPU:
+def for_gpus(table: Interference, path: str | None, names: Sequence[str]) -> Interference:
+    """The table, whose source says where nobody knows whether it fits. names: the GPUs', "" where one has none.
+
+    Raises UsageError for a table that was measured elsewhere: on processors, or on none of these GPUs. `A100` is any
+    GPU with that word in its name.
+    """
+    if path is None:
+        return table
+    if table.device.casefold() == CPU:
         raise UsageError(
             f"{path} was measured on processors, and does not price the work of GPUs",
             "leave --interference out, or measure with the GPU's kernels",
         )
+    known = [name for name in dict.fromkeys(names) if name]
+    if table.device and known and not any(_is_one(name, table.device) for name in known):
+        raise UsageError(
+            f"{path} was measured on {table.device}, and this is {' and '.join(known)[:200]}",
+            "leave --interference out, or measure with this GPU's kernels",
+        )
+    if not table.device:
+        return replace(
+            table, source=f"{table.source}; it does not say on which device, so whether it fits is not known"
+        )
+    if not known:
+        return replace(table, source=f"{table.source}; which GPU was recorded is not known")
+    return table
+
+
+def _is_one(name: str, device: str) -> bool:
+    return set(plain_name(device).split()) <= set(plain_name(name).split())
 
 
 def _points(path: str, kind: str, rows: object) -> tuple[tuple[float, float], ...]:

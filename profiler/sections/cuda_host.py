@@ -90,7 +90,7 @@ class CudaAllocator:
 
 @dataclass(frozen=True, slots=True)
 class CudaSerialised:
-    """A wait for one stream that held back work for another one, which was empty meanwhile."""
+    """A wait for one stream, or a copy for it, that held back work for another one, which was empty meanwhile."""
 
     pid: int
     function: str
@@ -98,6 +98,7 @@ class CudaSerialised:
     held_back: int
     calls: int
     held_ns: int  # at most what starting that work before the wait would have saved
+    copies: bool = False  # asynchronous copies of pageable memory, which hold the host all the same; no waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,9 @@ class CudaHost:
     launch_ns: int  # host time inside launches and graph launches
     graph_launches: int
     graph_launch_share: float | None  # of launches and graph launches; None: neither
+    graph_kernels: int  # that graph launches launched, as far as it is known
+    graph_launches_known: int  # graph launches of which it is: their graph was captured while launches were recorded
+    graph_kernel_share: float | None  # graph_kernels of these and launches; None: not known of every graph launch
     wait_ns: int  # host time inside waits, all threads
     drained_ns: int  # every stream that was used was known to be empty, until work came
     bursts: int  # runs of launches that the device kept up with: complete as soon as they were queued

@@ -10,6 +10,9 @@ from flowprof.profiler.findings import Confidence
 OverlapKind = Literal["free", "split-only"]
 Resource = Literal["compute", "memory", "network", "copy", "other"]
 RESOURCES: tuple[Resource, ...] = ("compute", "memory", "network", "copy", "other")
+HostKind = Literal[
+    "operators", "launches", "copies", "collectives", "allocation", "waits", "data loading", "elsewhere"
+]  # what the threads were in
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,26 @@ class Exposure:
     idle_ns: int
     host_ns: int  # of idle: the next work was launched after the device had drained
     times: tuple[ResourceTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostTime:
+    """Calls of one kind by the threads of a process. How long a GPU worked is in none of them."""
+
+    kind: HostKind
+    busy_ns: int  # union over threads
+    exposed_ns: int  # of it, while the process has nothing else going on: see HostExposure.idle
+
+
+@dataclass(frozen=True, slots=True)
+class HostExposure:
+    """One process's time as its own calls tell it."""
+
+    pid: int
+    span_ns: int  # observed, from its first call to its last
+    idle: Literal["streams empty", "no operator"]  # what idle_ns is; exposed: in it, or beside no arithmetic
+    idle_ns: int  # streams empty: at least, all that were used; no operator: on no thread
+    times: tuple[HostTime, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +99,8 @@ class Overlap:
     confidence: Confidence
     evidence: tuple[str, ...]
     picture: Picture | None = None
+    priced: bool = True  # False: which resource the work takes was not observed, so that no interference is taken off
+    told_by: str = ""  # the finding of another analyzer that says it already
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +122,4 @@ class OverlapTable:
     host: HostGap | None
     refused: tuple[str, ...]  # what was looked at and is not advised, and why
     interference: str  # source of the table
+    calls: tuple[HostExposure, ...] = ()  # by process, of recordings without GPU times

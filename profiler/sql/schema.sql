@@ -246,7 +246,7 @@ CREATE TABLE api_args (        -- distinct arguments of operators
 CREATE TABLE device_call (     -- what a call of a CUDA or NCCL function was about; imports tell less, and have no rows here
     call_id BIGINT,            -- as in api_call
     what VARCHAR,              -- launch, graph_launch, copy, memset, synchronize, event_record, event_wait, event_query,
-                               -- capture_begin, capture_end, allocate, free, collective, group
+                               -- capture_begin, capture_end, graph_instantiate, allocate, free, collective, group
     stream BIGINT,             -- the handle; 0: the default stream; NULL: of none (a whole device, an event, memory)
     name VARCHAR,              -- launch: the kernel's, demangled, or file+address of its stub; NULL: not known
     grid VARCHAR, block VARCHAR,  -- launch: JSON [x, y, z]
@@ -255,8 +255,10 @@ CREATE TABLE device_call (     -- what a call of a CUDA or NCCL function was abo
     direction VARCHAR,         -- copy: HtoD, DtoH, DtoD, HtoH; NULL: the call leaves it to the driver
     host_memory VARCHAR,       -- pageable, pinned; allocate, free: pinned is memory of the host, NULL the device's; copy:
                                -- NULL unknown, or no host memory
-    address BIGINT,            -- the event; the memory allocated or freed; of a copy the destination
+    address BIGINT,            -- the event; the memory allocated or freed; of a copy the destination; capture_end: the graph;
+                               -- graph_instantiate, graph_launch: the executable one
     communicator BIGINT,       -- collective: the handle
+    graph BIGINT,              -- graph_instantiate: the graph that it is made of
     result INTEGER             -- what the call returned: 0 success, else the library's number of an error
 );
 

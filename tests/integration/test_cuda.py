@@ -19,6 +19,7 @@ from flowprof.profiler.binaries.elf import ElfFile
 from flowprof.profiler.cuda.registered_kernels import registered_kernels
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.cuda_host import CudaHost
+from flowprof.profiler.sections.overlap import OverlapTable
 from flowprof.profiler.store import Recording
 from flowprof.viewers import json as json_viewer
 from flowprof.viewers import terminal
@@ -232,6 +233,11 @@ def test_planted_causes_are_found(built: Built, tmp_path: Path) -> None:
                 [claim] = [one.claim for one in report.findings if one.id == "cuda_host.serialised"]
                 assert "cudaStreamSynchronize" in claim
                 assert all(f"{stream:#x}" in claim for stream in program.streams), "the culprit, and what it holds"
+                overlap = report.get(OverlapTable)
+                assert overlap is not None and overlap.devices == (), "no GPU time is made up"
+                assert [(one.kind, one.priced, one.told_by) for one in overlap.overlaps] == [
+                    ("free", False, "cuda_host.serialised")]  # fmt: skip
+                assert overlap.overlaps[0].net_ns <= overlap.calls[0].span_ns
     assert "cuda_host.serialised" in claims["serialised"]
     assert all(
         "cuda_host.serialised" not in found for what, found in claims.items() if what not in ("serialised", "ordered")
@@ -266,7 +272,26 @@ def test_a_captured_graph(built: Built, tmp_path: Path) -> None:
     ):
         found = table(build_report(recording))
     assert (found.captured, found.graph_launches, found.launches) == (8, 10, 3)
-    assert found.graph_launch_share == 10 / 13
+    assert (found.graph_launch_share, found.graph_kernel_share) == (10 / 13, None), "nobody saw that graph being made"
+
+
+@pytest.mark.parametrize("linked", ["shared", "static", "embedded"])
+def test_kernels_of_a_captured_graph(built: Built, tmp_path: Path, linked: str) -> None:
+    """Of a runtime without symbols only the driver's calls are seen, and the stub's runtime captures on its own."""
+    orders = ("capture", 2), ("replay", 10), ("launch", 20)
+    with built.run(linked) as program, record(program, tmp_path / "a.duckdb", *orders) as recording:
+        report = build_report(recording)
+        made = recording.rows(
+            "SELECT address, graph FROM device_call WHERE what = 'graph_instantiate' ORDER BY call_id"
+        )
+    found = table(report)
+    if linked == "embedded":
+        assert (found.graph_kernels, found.graph_kernel_share, made) == (0, None, [])
+        return
+    assert made == [(0x11234, 0x1234), (0x11235, 0x1235)]
+    assert (found.captured, found.graph_launches, found.graph_launches_known) == (16, 10, 10)
+    assert (found.graph_kernels, found.graph_kernel_share) == (80, 80 / 100)
+    assert json.loads(json_viewer.render(report))["gpu"]["graph_launch_share"] == 0.8
 
 
 def test_gpu_time_is_not_invented(built: Built, tmp_path: Path) -> None:

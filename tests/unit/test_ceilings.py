@@ -224,7 +224,7 @@ def test_the_gpu_table_is_whole() -> None:
 
     table = tomllib.loads((Path(ceilings.__file__).parents[1] / "data" / "gpus.toml").read_text())
     names = [name for gpu in table["gpu"] for name in gpu["names"]]
-    assert len(names) == len({ceilings._plain_name(name) for name in names})
+    assert len(names) == len({ceilings.plain_name(name) for name in names})
     for gpu in table["gpu"]:
         found = ceilings.gpu_ceilings(gpu["names"][0])
         assert found is not None and found.get("dram_read", 0)

@@ -240,6 +240,51 @@ def test_what_a_graph_captures_does_not_run(tmp_path: Path) -> None:
     assert (found.captured, found.launches) == (2, 3)
 
 
+def replayed() -> Program:
+    """A graph of 3 kernels is captured, while another thread launches, and launched 4 times; 4 kernels on their own."""
+    program = Program()
+    program.call("cudaStreamBeginCapture", 0, 1, A)
+    for at in (10, 20, 30):
+        program.launch(at, A)
+    program.call("cuLaunchKernel", 31, 1, A)  # the runtime's own
+    program.launch(25, B, tid=2)
+    program.call("cudaStreamEndCapture", 40, 1, A, address=0x1000)
+    program.call("cudaGraphInstantiate", 50, 1, None, address=0x2000, graph=0x1000)
+    for number in range(4):
+        program.call("cudaGraphLaunch", 60 + 10 * number, 1, A, address=0x2000)
+    for at in (100, 110, 120):
+        program.launch(at, A)
+    return program
+
+
+def test_kernels_that_graphs_launch(tmp_path: Path) -> None:
+    found = host(tmp_path, replayed())
+    assert (found.graph_launches, found.graph_launches_known, found.launches) == (4, 4, 4)
+    assert (found.graph_kernels, found.graph_kernel_share) == (12, 12 / 16)
+    with replayed().write(tmp_path / "a.duckdb") as recording:
+        gpu = json.loads(json_viewer.render(build_report(recording)))["gpu"]
+    assert (gpu["graph_launch_share"], gpu["graph_launch_basis"]) == (0.75, "of kernels, as graphs were captured")
+
+
+def test_graphs_that_are_not_known(tmp_path: Path) -> None:
+    """Made before the recording; made anew of what nobody saw; captured while launches were not all probed."""
+    program = replayed()
+    program.call("cudaGraphLaunch", 130, 1, A, address=0x3000)
+    found = host(tmp_path, program)
+    assert (found.graph_launches, found.graph_launches_known, found.graph_kernels) == (5, 4, 12)
+    assert found.graph_kernel_share is None and found.graph_launch_share == 5 / 9
+    program = replayed()
+    program.call("cudaGraphInstantiate", 55, 1, None, address=0x2000, graph=0x7777)
+    assert host(tmp_path, program).graph_launches_known == 0
+    program = replayed()
+    program.windows = [("op", -10, 15), ("token", 15, 22), ("op", 22, 200)]
+    found = host(tmp_path, program)
+    assert (found.graph_launches, found.graph_launches_known) == (4, 0)
+    program = replayed()
+    program.windows = [("op", -10, 45), ("token", 45, 58), ("op", 58, 200)]
+    assert host(tmp_path, program).graph_launches_known == 4, "what makes graphs is always watched"
+
+
 def test_one_launch_is_counted_once(tmp_path: Path) -> None:
     """The runtime's call around the driver's, a driver's call on its own, and another thread's at the same time."""
     program = Program()

@@ -102,7 +102,7 @@ def test_a_launch(device: DeviceCalls) -> None:
     first, second, third = rows(device.decode(thread.taken()))
     assert first == {
         "call_id": number, "what": "launch", "result": 0, "stream": 0xA000, "shared_bytes": 4096, "bytes": None,
-        "address": 10, "communicator": None, "name": "gemm", "grid": "[7, 5, 3]", "block": "[256, 2, 1]",
+        "address": 10, "communicator": None, "graph": None, "name": "gemm", "grid": "[7, 5, 3]", "block": "[256, 2, 1]",
         "direction": None, "host_memory": None,
     }  # fmt: skip
     assert (second["name"], second["result"], second["stream"], second["grid"]) == (None, 700, -1, "[1, 1, 1]")
@@ -172,6 +172,27 @@ def test_real_maps(tmp_path: Path) -> None:
     kinds = HostMemory(os.getpid()).kinds(np.array([ctypes.addressof(own), 1, -5]), np.zeros(3, np.int64))
     assert kinds.tolist() == [host_memory.PAGEABLE, host_memory.UNKNOWN, host_memory.UNKNOWN]
     assert HostMemory(2**22 + 1).kinds(np.array([4096]), np.zeros(1, np.int64)).tolist() == [host_memory.UNKNOWN]
+
+
+def test_mapped_weights_are_pageable(tmp_path: Path) -> None:
+    """As llama.cpp maps a model: shared, from a file. Shared memory without one may have been pinned by anybody."""
+    import ctypes
+    import mmap
+    import os
+
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF" * 4096)
+    with model.open("rb") as file, mmap.mmap(-1, 4096) as shared:
+        weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        readers = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
+        own = HostMemory(os.getpid())
+        places = {line.split()[0].partition("-")[0]: line for line in Path("/proc/self/maps").read_text().splitlines()}
+        at = [int(start, 16) for start, line in places.items() if "model.gguf" in line]
+        address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+        kinds = own.kinds(np.array([*at, address]), np.zeros(len(at) + 1, np.int64)).tolist()
+        weights.close()
+        readers.close()
+    assert kinds == [host_memory.PAGEABLE] * 2 + [host_memory.UNKNOWN]
 
 
 def test_the_catalogue_is_whole() -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowprof.profiler.analyzers import overlap, overlap_ggml
-from flowprof.profiler.overlap.interference import DEFAULT
+from flowprof.profiler.analyzers import overlap
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.overlap import OverlapTable
 from flowprof.profiler.store import Recording
@@ -127,47 +126,6 @@ def test_parts_of_a_batch_are_one(tmp_path: Path, before: str) -> None:
 def test_prefill_while_nobody_waits_for_tokens(tmp_path: Path, how: dict[str, int]) -> None:
     """The other request was done by then; or its answer comes in one piece, so when it decodes is not known."""
     assert table(recorded(tmp_path / "a.duckdb", served(**how))).overlaps == ()
-
-
-# ---------------------------------------------------------------------- copies of experts
-
-
-def graph_of_experts(computed: bool) -> dict[str, Any]:
-    """A product, then a copy of experts (leaf 3, or what the product computed), then the product by experts."""
-    return {
-        "graph_id": PREFILL, "node_index": [0, 1, 2, 3, 4], "leaf": [False, False, False, True, True],
-        "op": ["MUL_MAT", "CPY", "MUL_MAT_ID", "NONE", "NONE"],
-        "name": ["ffn_moe_logits-0", "experts-0", "ffn_moe_up-0", "ffn_up_exps.weight", "inp"], "type": "f32",
-        "layer": [0, 0, 0, None, None], "block": ["moe", "moe", "moe", None, None], "size_bytes": 8, "data_bytes": 8,
-        "ne": [[1, 1, 1, 1]] * 5, "sources": [[3, 4], [0] if computed else [3], [1, 0], [], []],
-        "executes": [True, True, True, False, False],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("computed", [False, True])
-def test_copies_of_experts(tmp_path: Path, computed: bool) -> None:
-    """20 graphs: 100 ms of products around 20 ms of copies."""
-    graphs = [(PREFILL, 200 * n, 200 * n + 120) for n in range(20)]
-    operators: dict[str, Any] = {"exec_id": [], "node_index": [], "start_ns": [], "end_ns": []}
-    for number in range(20):
-        for node, (begin, end) in enumerate(((0, 40), (40, 60), (60, 120))):
-            operators["exec_id"].append(number)
-            operators["node_index"].append(node)
-            operators["start_ns"].append((200 * number + begin) * MS)
-            operators["end_ns"].append((200 * number + end) * MS)
-    path = recorded(tmp_path / "a.duckdb", {
-        "graph_exec": executions(graphs), "graph_node": graph_of_experts(computed),
-        "op_exec": operators | {"tid": 1, "ith": 0},
-    })  # fmt: skip
-    with Recording.open(path) as recording:
-        found = overlap_ggml.expert_copies(recording, DEFAULT)
-    if computed:
-        assert found == ()
-        return
-    [one] = found
-    assert one.kind == "free" and "experts" in one.what
-    assert (one.ideal_ns, one.base_ns) == (20 * 20 * MS, 20 * 120 * MS)
-    assert one.aware_ns == pytest.approx(20 * 10 * MS), "κ = 0.5"
 
 
 def test_too_many_losses(tmp_path: Path) -> None:

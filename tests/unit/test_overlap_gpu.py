@@ -545,13 +545,26 @@ def test_an_interference_table_of_one_s_own(tmp_path: Path, capsys: pytest.Captu
     assert cli.main(["overlap", str(path), "--json", "--interference", str(tmp_path / "mine.toml")]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["overlap"][0]["aware_ns"] == pytest.approx(0.9 * told["overlap"][0]["ideal_ns"], rel=0.01)
-    assert told["interference"].startswith("measured")
+    assert told["interference"].startswith("measured") and "does not say on which device" in told["interference"]
     (tmp_path / "mine.toml").write_text('device = "CPU"\nnetwork = [[0.1, 1.0]]\n')
     assert cli.main(["overlap", str(path), "--json", "--interference", str(tmp_path / "mine.toml")]) == 2
     assert "was measured on processors" in capsys.readouterr().err
     (tmp_path / "mine.toml").write_text('device = "NVIDIA H100"\nnetwork = [[0.1, 1.0]]\n')
+    assert cli.main(["overlap", str(path), "--json", "--interference", str(tmp_path / "mine.toml")]) == 2
+    assert "was measured on NVIDIA H100, and this is A100" in capsys.readouterr().err
+    for device in ("A100", "nvidia a100"):
+        (tmp_path / "mine.toml").write_text(f'device = "{device}"\nnetwork = [[0.1, 1.0]]\n')
+        assert cli.main(["overlap", str(path), "--json", "--interference", str(tmp_path / "mine.toml")]) == 0
+        assert json.loads(capsys.readouterr().out)["interference"].startswith(
+            f"measured: {tmp_path}/mine.toml on {device}; memory")  # fmt: skip
+
+
+def test_a_table_for_gpus_without_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.duckdb"
+    imported(kineto(tmp_path / "a.json", synchronised(), deviceProperties=[]), path).close()
+    (tmp_path / "mine.toml").write_text('device = "A100"\nnetwork = [[0.1, 1.0]]\n')
     assert cli.main(["overlap", str(path), "--json", "--interference", str(tmp_path / "mine.toml")]) == 0
-    assert "mine.toml on NVIDIA H100" in json.loads(capsys.readouterr().out)["interference"]
+    assert "which GPU was recorded is not known" in json.loads(capsys.readouterr().out)["interference"]
 
 
 @pytest.mark.parametrize(
@@ -569,9 +582,12 @@ def test_bad_commands(capsys: pytest.CaptureFixture[str], command: list[str], co
 
 def test_a_recording_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.duckdb"
-    imported(kineto(tmp_path / "a.json", [slice_("cpu_op", "a", 0, 1)]), path).close()
+    imported(kineto(tmp_path / "a.json", [slice_("user_annotation", "a", 0, 1)]), path).close()
     assert cli.main(["overlap", str(path)]) == 5
     assert "neither GPU work nor graphs" in capsys.readouterr().err
+    imported(kineto(tmp_path / "b.json", [slice_("cpu_op", "a", 0, 1)]), tmp_path / "b.duckdb").close()
+    assert cli.main(["overlap", str(tmp_path / "b.duckdb")]) == 0, "operators on processors have something to say"
+    assert "operators of one thread" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -304,6 +304,7 @@ def test_older_recordings_have_no_gpu_work(path: str, version: int) -> None:
             recording.append("variable", {"variable_id": [1], "name": ["limit"], "source": ["t.c:7"]})
             for name in ("function", "type"):
                 recording.execute(f"ALTER TABLE variable DROP COLUMN {name}")
+        recording.execute("ALTER TABLE device_call DROP COLUMN graph")
         if version <= 3:
             recording.execute("DROP TABLE device_call")
         if version <= 2:

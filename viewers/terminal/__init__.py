@@ -73,9 +73,7 @@ def _parts(page: Page, report: Report) -> list[RenderableType]:
     devices = report.get(GpuTable)
     if devices is not None:
         parts += [*spaced(gpu.draw(page, devices)), ""]
-        overlap = report.get(OverlapTable)
-        if overlap is not None:
-            parts += [Group(*missed.parts(overlap, page.width, page.plain)), ""]
+        parts += _overlap(page, report)
     elif report.source.imported_from:
         parts += [page.text(clean(report.section("gpu").reason), "yellow"), ""]
     if cuda_calls is not None:
@@ -86,6 +84,8 @@ def _parts(page: Page, report: Report) -> list[RenderableType]:
     calls = torch_operators.draw(page, report)
     if calls is not None:
         parts += [calls, ""]
+    if devices is None and other:
+        parts += _overlap(page, report)
     left, right = ([part for draw in side if (part := draw(page, report)) is not None] for side in (LEFT, RIGHT))
     if page.width >= WIDE and left and right:
         sides = Table.grid(padding=(0, 3), expand=False)
@@ -100,3 +100,11 @@ def _parts(page: Page, report: Report) -> list[RenderableType]:
             parts += [part, ""]
     parts.append(recording.draw(page, report))
     return parts
+
+
+def _overlap(page: Page, report: Report) -> list[RenderableType]:
+    """Where there are figures on resources or calls; of ggml's graphs the findings say it all."""
+    overlap = report.get(OverlapTable)
+    if overlap is None or not (overlap.devices or overlap.calls):
+        return []
+    return [Group(*missed.parts(overlap, page.width, page.plain)), ""]

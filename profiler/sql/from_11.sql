@@ -1,0 +1,2 @@
+-- A recording of version 11, read as one of version 12: which graph an executable one was made of was not recorded.
+CREATE OR REPLACE TABLE memory.main.device_call AS SELECT *, NULL::BIGINT AS graph FROM device_call;
