@@ -20,7 +20,7 @@ from flowprof.profiler.kernel_side.attach import Attachment, AttachPoint, attach
 from flowprof.profiler.kernel_side.bpf import Module, Program
 from flowprof.profiler.kernel_side.bpf_compiler import import_bcc
 from flowprof.profiler.kernel_side.ring import Rings
-from flowprof.profiler.machine import kernel, rights
+from flowprof.profiler.machine import ceilings_file, kernel, rights
 
 RING_SHIFT = 12
 TRIAL_EVENTS = 23
@@ -54,6 +54,7 @@ def host() -> Iterator[Check]:
     yield compiled
     yield from _try_out(module)
     yield _pmu()
+    yield _ceilings()
 
 
 def failures(checks: Iterable[Check]) -> list[Check]:
@@ -193,6 +194,22 @@ def _pmu() -> Check:
         return Check("pmu", Verdict.WARN, found, rights.remedy(rights.read()))
     found = f"no hardware counters ({error}): usual in a virtual machine; reports will call them absent"
     return Check("pmu", Verdict.WARN, found, "nothing to do, unless the hypervisor can pass its PMU through")
+
+
+def _ceilings() -> Check:
+    """Recording works without, but then nothing says what bounds an operator."""
+    remedy = "flowprof calibrate, on an idle machine"
+    known = ceilings_file.cached()
+    if known is None:
+        return Check("ceilings", Verdict.WARN, "not measured here: no verdict says what bounds an operator", remedy)
+    found = f"{len(known.items)} figures"
+    if day := dict(known.conditions).get("day"):
+        found += f", measured {day}"
+    if changed := ceilings_file.doubts(known):
+        return Check("ceilings", Verdict.WARN, f"{found}; {changed}", remedy)
+    if any(item.disturbed for item in known.items):
+        return Check("ceilings", Verdict.WARN, f"{found}, while others used the processors", remedy)
+    return Check("ceilings", Verdict.OK, found)
 
 
 def _hint(error: Exception) -> str:

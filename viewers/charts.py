@@ -1,6 +1,7 @@
 """The summary charts of the HTML page, as plotly figures in plain dicts. Colours are names of the page's CSS variables
 (`--attention`, …); js/page.js puts in their values, so the charts follow the light and the dark scheme. A chart with a
-figure for each phase is `{"by": {phase: figure}}`: the page offers the choice.
+figure for each phase is `{"by": {phase: figure}}`: the page offers the choice. A figure that shows only a part says so
+in its `note`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from flowprof.profiler.sections.waits import WaitRow, WaitTable
 from flowprof.profiler.timeline import Timeline
 from flowprof.viewers import pools
 from flowprof.viewers.packing import BLOCKS
-from flowprof.viewers.quantity import clean, duration
+from flowprof.viewers.quantity import clean, count, duration
 from flowprof.viewers.roofline import rooflines
 
 MAX_POINTS = 400
 MAX_LAYERS = 300
-MAX_THREADS = 128
+MAX_THREADS = 64
 MAX_CELLS = 60_000  # of the experts' heat map
 HEATS = 7  # --heat0 … --heat6
 
@@ -44,19 +45,28 @@ def charts(report: Report, timeline: Timeline) -> dict[str, dict[str, Any]]:
 
 
 def _by_phase(figures: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    return {"by": figures} if figures else None
+    if not figures:
+        return None
+    notes = [f"{phase}: {note}" for phase, figure in figures.items() if (note := figure.pop("note", ""))]
+    return {"by": figures, "note": " ".join(notes)}
+
+
+def rest(shown: int, whole: int, what: str) -> str:
+    """In words how many were left out of a chart; "" when all are in it."""
+    return f"The first {shown} of {count(whole)} {what}; the others are in the table." if whole > shown else ""
 
 
 def _waits(table: WaitTable | None) -> dict[str, dict[str, Any]]:
     """Where every pool thread's time went, in % of its wall time."""
     phases: dict[str, list[WaitRow]] = {}
     for row in table.rows if table is not None else ():
-        if row.wall_ns > 0 and len(phases.setdefault(row.phase, [])) < MAX_THREADS:
-            phases[row.phase].append(row)
-    return {clean(phase, 20): _wait_bars(rows) for phase, rows in phases.items() if rows}
+        if row.wall_ns > 0:
+            phases.setdefault(row.phase, []).append(row)
+    return {clean(phase, 20): _wait_bars(rows) for phase, rows in phases.items()}
 
 
-def _wait_bars(rows: list[WaitRow]) -> dict[str, Any]:
+def _wait_bars(whole: list[WaitRow]) -> dict[str, Any]:
+    rows = whole[:MAX_THREADS]
     parts = [
         ("work", "--compute", [row.work_ns for row in rows]),
         ("barrier", "--wait", [row.barrier_ns for row in rows]),
@@ -74,7 +84,8 @@ def _wait_bars(rows: list[WaitRow]) -> dict[str, Any]:
             for name, colour, values in parts
             if name in ("work", "barrier") or any(values)
         ],
-        "layout": {"barmode": "stack", "height": 96 + 30 * min(len(rows), 24), "bargap": 0.3,
+        "note": rest(len(rows), len(whole), "threads"),
+        "layout": {"barmode": "stack", "height": 96 + (30 if len(rows) <= 16 else 16) * len(rows), "bargap": 0.3,
                    "xaxis": {"ticksuffix": " %", "range": [0, 100], "dtick": 25},
                    "yaxis": {"type": "category", "autorange": "reversed", "title": {"text": "thread"}}},
     }  # fmt: skip
@@ -89,9 +100,9 @@ def experts(table: ExpertTable | None) -> dict[str, dict[str, Any]]:
     return {clean(phase, 20): _heat_map(rows) for phase, rows in phases.items()}
 
 
-def _heat_map(rows: list[ExpertLayer]) -> dict[str, Any]:
-    wide = max(len(row.counts) for row in rows)
-    rows = rows[: max(1, MAX_CELLS // wide)]
+def _heat_map(whole: list[ExpertLayer]) -> dict[str, Any]:
+    wide = max(len(row.counts) for row in whole)
+    rows = whole[: max(1, MAX_CELLS // wide)]
     several = len({row.pid for row in rows}) > 1
     names = [f"{'–' if row.layer is None else row.layer}{f' (pid {row.pid})' if several else ''}" for row in rows]
     shares = [[round(100 * uses / sum(row.counts), 3) for uses in row.counts] for row in rows]
@@ -107,6 +118,7 @@ def _heat_map(rows: list[ExpertLayer]) -> dict[str, Any]:
              "xaxis": "x2", "marker": {"color": "--moe"}, "showlegend": False,
              "hovertemplate": "layer %{y}: entropy %{x:.1f} % of uniform<extra></extra>"},
         ],
+        "note": rest(len(rows), len(whole), "layers"),
         "layout": {
             "height": 120 + max(90, min(480, 24 * len(rows))), "margin": {"l": 50, "r": 10, "t": 26, "b": 44},
             "bargap": 0.25,
@@ -146,7 +158,8 @@ def _layers(table: LayerTable | None) -> dict[str, Any] | None:
     if table is None or not table.rows:
         return None
     phase = table.rows[0].phase
-    rows = [row for row in table.rows if row.phase == phase and row.group.isdigit()][:MAX_LAYERS]
+    whole = [row for row in table.rows if row.phase == phase and row.group.isdigit()]
+    rows = whole[:MAX_LAYERS]
     if not rows:
         return None
     numbers = [int(row.group) for row in rows]
@@ -154,6 +167,7 @@ def _layers(table: LayerTable | None) -> dict[str, Any] | None:
     tail = [round(max(0.0, row.p99_ns - row.p50_ns) / 1e3, 2) for row in rows]
     return {
         "title": f"Layers in {phase}: time per graph, µs (median; thin: to the 99th percentile)",
+        "note": rest(len(rows), len(whole), "layers"),
         "data": [
             {"type": "bar", "name": "median", "x": numbers, "y": median, "marker": {"color": "--attention"},
              "hovertemplate": "layer %{x}: median %{y} µs<extra></extra>"},
@@ -169,12 +183,14 @@ def _threads(table: ThreadTable | None) -> dict[str, Any] | None:
     if table is None or not table.rows:
         return None
     phase = table.rows[0].phase
-    rows = [row for row in table.rows if row.phase == phase and row.compute_ns_per_token is not None][:MAX_THREADS]
+    whole = [row for row in table.rows if row.phase == phase and row.compute_ns_per_token is not None]
+    rows = whole[:MAX_THREADS]
     if not rows:
         return None
     names = pools.names(rows)
     return {
         "title": f"Threads in {phase}: compute and barrier wait, µs per token",
+        "note": rest(len(rows), len(whole), "threads"),
         "data": [
             {"type": "bar", "name": name, "x": names,
              "y": [round((value or 0) / 1e3, 2) for value in values], "marker": {"color": colour},

@@ -1,10 +1,11 @@
-"""The graph view's data for js/dag.js: each phase's folded graph with positions (layered.py) and texts.
+"""The graph view's data for js/dag.js: each phase's folded graphs with positions (layered.py) and texts.
 
 Texts are made here, cleaned and cut, so that the script only places them. Positions are in columns and ranks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flowprof.profiler.sections.bound import BOUNDS
@@ -21,16 +22,19 @@ MARGIN = 0.16  # columns at both sides of an open group
 
 def graph_data(table: DagTable | None) -> dict[str, Any]:
     """For `<script type="application/json">`; `graphs` is empty when there is nothing to draw."""
-    graphs = [_graph(graph) for graph in table.graphs if graph.items] if table else []
+    drawn = [graph for graph in table.graphs if graph.items] if table else []
+    graphs = [_graph(graph, [other for other in drawn if other.phase == graph.phase]) for graph in drawn]
     return {"graphs": graphs, "steps": STEPS, "bounds": BOUNDS}
 
 
-def _graph(graph: DagGraph) -> dict[str, Any]:
+def _graph(graph: DagGraph, like: Sequence[DagGraph]) -> dict[str, Any]:
+    """like: the graphs of its phase."""
     items = [_group(item) if isinstance(item, DagGroup) else _node(item) for item in graph.items]
     placed = layered([item.get("width", 1.0) for item in items], [(edge.source, edge.target) for edge in graph.edges])
     return {
         "phase": clean(graph.phase, 20),
-        "note": _note(graph),
+        "label": _label(graph, like),
+        "note": _note(graph, len(like)),
         "items": _put(items, placed),
         "edges": [
             [edge.source, edge.target, edge.kind, via] for edge, via in zip(graph.edges, placed.via, strict=True)
@@ -40,16 +44,31 @@ def _graph(graph: DagGraph) -> dict[str, Any]:
     }
 
 
-def _note(graph: DagGraph) -> str:
+def _label(graph: DagGraph, like: Sequence[DagGraph]) -> str:
+    """Its share of the phase, and what tells it from the other graphs of the phase."""
+    words = [percent(graph.phase_share)]
+    if len({other.tokens for other in like}) > 1:
+        words.append(f"{graph.tokens:.0f} token{'s' * (round(graph.tokens) != 1)}")
+    if len({other.context for other in like}) > 1 and graph.context is not None:
+        words.append(f"context {count(graph.context)}")
+    if len({other.pid for other in like}) > 1:
+        words.append(f"process {graph.pid}")
+    return ", ".join(words)
+
+
+def _note(graph: DagGraph, drawn: int) -> str:
+    """drawn: graphs of its phase that may be chosen."""
     words = [
         f"{count(graph.operators)} operators in {duration(graph.graph_ns)}",
         f"mean of {count(graph.executions)} executions",
     ]
     if graph.phase_graphs > 1:
         words.append(
-            f"the graph with the most measured time of {count(graph.phase_graphs)} in {clean(graph.phase, 20)}"
-            f" ({percent(graph.phase_share)} of it)"
+            f"{percent(graph.phase_share)} of the measured time of {count(graph.phase_graphs)} different graphs in"
+            f" {clean(graph.phase, 20)}"
         )
+    if graph.phase_graphs > drawn:
+        words.append(f"{count(graph.phase_graphs - drawn)} with less time are not drawn")
     if graph.omitted:
         words.append(
             f"{count(graph.omitted)} operators with the least time ({percent(graph.omitted_share)} in all)"

@@ -42,7 +42,7 @@ from flowprof.profiler.sections.torch_operators import TorchOperators
 from flowprof.profiler.sections.verdicts import VerdictTable
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.timeline import Timeline
-from flowprof.viewers import causes, cuda, missed, pools, quantity, requests, resources, roofline
+from flowprof.viewers import causes, cuda, leads, missed, pools, quantity, requests, resources, roofline
 from flowprof.viewers.charts import charts
 from flowprof.viewers.dag import graph_data
 from flowprof.viewers.packing import pack
@@ -51,6 +51,7 @@ from flowprof.viewers.page import assets, environment
 SCRIPTS = ("timeline.js", "tables.js", "dag.js", "page.js")
 MAX_VERDICTS = 500  # rows of the table
 MAX_THREADS = 16  # of a row's details
+MAX_CACHES = 8  # charts of KV caches
 MAX_ROWS = 600  # of the tables of layers, blocks, threads and experts
 SECTIONS = {  # what a finding is about, by the analyzer that made it: the part of the page, and its name
     "summary": ("time", "Timeline"), "operators": ("operators", "Operators"), "layers": ("layers", "Layers and blocks"),
@@ -102,6 +103,8 @@ def render(report: Report, timeline: Timeline) -> str:
         report=report,
         findings=_findings(report),
         verdicts=verdicts,
+        leads=leads.Leads(verdicts),
+        request_leads=leads.of_request,
         waits=report.get(WaitTable),
         blocked=report.get(BlockedTable),
         advice=report.get(ThreadAdviceTable),
@@ -125,6 +128,7 @@ def render(report: Report, timeline: Timeline) -> str:
         max_verdicts=MAX_VERDICTS,
         max_threads=MAX_THREADS,
         max_rows=MAX_ROWS,
+        max_caches=MAX_CACHES,
         source=report.source,
         timeline=timeline,
         when=_when(report.source.started_unix_ns),
@@ -139,7 +143,8 @@ def render(report: Report, timeline: Timeline) -> str:
         falls=requests.waterfall(asked) if asked else None,
         slo=report.get(SloTable),
         resources=report.get(ResourceTable),
-        resource_cards=resources.cards(resources.in_order_of_blame(report)),
+        resource_cards=resources.cards(blamed := resources.in_order_of_blame(report)),
+        blamed=blamed,
         overhead=report.get(Overhead),
         losses=report.get(Losses),
         probes=report.get(Probes),

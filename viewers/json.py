@@ -182,6 +182,7 @@ def _losses(losses: Losses | None) -> dict[str, Any]:
 
 
 def _verdicts(table: VerdictTable | None) -> dict[str, Any]:
+    """built_for: instruction sets of the engine's kernels; left_unused: the processor's that multiply int8 better."""
     if table is None:
         return {"groups": [], "phases": []}
     return {
@@ -193,6 +194,8 @@ def _verdicts(table: VerdictTable | None) -> dict[str, Any]:
         "llc_bytes": table.llc_bytes,
         "scheduler": table.scheduler,
         "withheld": table.withheld,
+        "built_for": list(table.built_for),
+        "left_unused": list(table.left_unused),
         "notes": list(table.notes),
     }
 
@@ -213,7 +216,8 @@ def finite(value: Any) -> Any:
 
 
 def _threads(threads: ThreadTable | None, waits: WaitTable | None) -> list[dict[str, Any]]:
-    """A row per phase and pool thread; where the scheduler was recorded, with the parts of its wall time."""
+    """A row per phase and pool thread. operators, compute_ns and wait_ns are of its operators that have a barrier;
+    where the scheduler was recorded the parts of its time in graphs come too, and add up to wall_ns."""
     rows = {(row.phase, row.driver_tid, row.tid): asdict(row) for row in (threads.rows if threads else ())}
     for row in waits.rows if waits else ():
         key = (row.phase, row.driver_tid, row.tid)

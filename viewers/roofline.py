@@ -15,7 +15,7 @@ from typing import Any
 from flowprof.profiler.machine.ceilings import Ceiling
 from flowprof.profiler.sections.bound import BOUNDS
 from flowprof.profiler.sections.verdicts import Verdict, VerdictTable
-from flowprof.viewers.quantity import clean, duration, percent, three
+from flowprof.viewers.quantity import clean, count, duration, percent, three
 
 HEIGHT, TOP, BOTTOM = 430, 14, 50  # pixels
 LABEL = 16  # pixels between two labels
@@ -36,9 +36,11 @@ def rooflines(table: VerdictTable | None) -> dict[str, dict[str, Any]]:
         return {}
     figures = {}
     for phase in dict.fromkeys(row.phase for row in table.rows):
-        rows = placeable([row for row in table.rows if row.phase == phase])[:MAX_POINTS]
+        rows = placeable([row for row in table.rows if row.phase == phase])
         if rows:
-            figures[clean(phase, 20)] = _figure(rows, table.ceilings[:MAX_ROOFS])
+            figures[clean(phase, 20)] = _figure(rows[:MAX_POINTS], table.ceilings[:MAX_ROOFS])
+            if len(rows) > MAX_POINTS:
+                figures[clean(phase, 20)]["note"] = f"The {MAX_POINTS} of {count(len(rows))} with most time."
     return figures
 
 

@@ -1,9 +1,10 @@
 """The operator graph of each phase, rebuilt from the tensors' sources, with measured times, folded by layer.
 
-A phase is shown by the described graph with the most measured time. Its nodes are the operators that execute. Edges
-follow `sources` through whatever does not execute: a view stands for what it looks at; a node that was fused belongs to
-the operator that computes it, with its weights. Weights, inputs and the KV cache are marks on their readers. What is
-written to the cache and read from it in the same graph is an edge of kind "cache", for no tensor connects the two.
+A phase is shown by its described graphs with the most measured time, at most MAX_GRAPHS of them (a growing context
+makes one for each of its lengths). Their nodes are the operators that execute. Edges follow `sources` through whatever
+does not execute: a view stands for what it looks at; a node that was fused belongs to the operator that computes it,
+with its weights. Weights, inputs and the KV cache are marks on their readers. What is written to the cache and read
+from it in the same graph is an edge of kind "cache", for no tensor connects the two.
 
 Layers with the same sequence of op, block, name (without the layer's number), relative edges and leaves are folded into
 one group, next to each other or not: its nodes hold the mean over its layers, the fastest and the slowest. Times are
@@ -26,12 +27,14 @@ from flowprof.profiler.store import Recording, read_sql
 
 log = logging.getLogger(__name__)
 
+MAX_GRAPHS = 6  # of a phase
+
 
 def graphs(recording: Recording, bounds: Mapping[tuple[int, int], str] | None = None) -> DagTable:
-    """The graph of every phase that was measured."""
+    """The graphs of every phase that was measured, each phase's dearest first."""
     made = []
-    for phase, graph_id, executions, tokens, ns, count, phase_executions, phase_ns in recording.rows(
-        read_sql("dag_graphs.sql")
+    for phase, graph_id, pid, context, executions, tokens, ns, count, phase_executions, phase_ns in recording.rows(
+        read_sql("dag_graphs.sql"), {"most": MAX_GRAPHS}
     ):
         tensors, unread = read(recording, graph_id)
         graph_ns, per_execution = float(ns) / executions, float(tokens) / executions
@@ -40,6 +43,8 @@ def graphs(recording: Recording, bounds: Mapping[tuple[int, int], str] | None = 
             DagGraph(
                 phase=phase,
                 graph_id=graph_id,
+                pid=pid,
+                context=context,
                 executions=executions,
                 phase_graphs=count,
                 phase_executions=int(phase_executions),

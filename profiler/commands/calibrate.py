@@ -32,7 +32,9 @@ def run(asked: argparse.Namespace) -> int:
 
     here = processor.read()
     threads = _threads(asked.threads) or processor.thread_counts(len(here.cpus), here.cores)
-    known = ceilings_file.cached()
+    known = ceilings_file.valid()
+    if known is None and (old := ceilings_file.cached()) is not None:
+        say(f"what is known was measured before: {ceilings_file.doubts(old)}")
     wanted = threads if asked.force else calibrate.open_counts(known, threads)
     if wanted:
         measured = calibrate.measure(wanted, say=say)

@@ -110,7 +110,7 @@ def _calibrate() -> None:
     """The machine's ceilings, unless they are known: without them there are no verdicts."""
     from flowprof.profiler.machine import calibrate, ceilings_file
 
-    known = ceilings_file.cached()
+    known = ceilings_file.valid()
     wanted = calibrate.open_counts(known, (1, SERVER_THREADS))
     if wanted:
         say("measuring what this machine can do at most, once (flowprof calibrate) …")

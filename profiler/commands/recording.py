@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowprof.profiler.resources.manifest import Manifest
 
 DEFAULT_BUDGET = "1%"
+JUDGED = frozenset({"ggml", "torch"})  # engines whose operators are held against ceilings
 MAX_UNSEEN = 5  # events of manifests that are told one by one
 
 
@@ -176,6 +177,20 @@ def _own_folder() -> None:
     ctypes.CDLL(None).unshare(clone_fs)
 
 
+def ceilings_note() -> str:
+    """What keeps verdicts from being as good as they could be, in one line with the remedy; "": nothing."""
+    from flowprof.profiler.machine import ceilings_file
+
+    known = ceilings_file.cached()
+    if known is None:
+        return (
+            "this machine's ceilings are not known, so no verdict will say what bounds an operator: flowprof calibrate"
+        )
+    if changed := ceilings_file.doubts(known):
+        return f"this machine's ceilings may not hold any more ({changed}): flowprof calibrate"
+    return ""
+
+
 def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str, probes: Future[ProbesInPlace]) -> int:
     """Record `plan` into `output` and show the report. Returns the exit code."""
     from flowprof.profiler.destination import check as check_destination
@@ -194,6 +209,8 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str,
                 say(line)
             if len(missing) > MAX_UNSEEN:
                 say(f"and {len(missing) - MAX_UNSEEN} more: flowprof list-probes shows them")
+            if plan.engines() & JUDGED and (words := ceilings_note()):
+                say(words)
         show.begin()
         options.release()
 

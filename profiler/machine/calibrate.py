@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from flowprof.profiler.errors import UsageError
-from flowprof.profiler.machine import ceilings, processor
+from flowprof.profiler.machine import ceilings, conditions, processor
 from flowprof.profiler.machine.ceilings import DISTURBED, Ceiling, Ceilings, What
 from flowprof.profiler.machine.processor import Processors
 
@@ -98,7 +98,7 @@ def measure(
             else:
                 missing.append((f"{item.words} with {item.threads} threads", best))
     empty = Ceilings(ceilings.machine(), ())
-    return empty.merged(Ceilings(empty.machine, tuple(found), tuple(missing)))
+    return empty.merged(Ceilings(empty.machine, tuple(found), tuple(missing), tuple(conditions.now().items())))
 
 
 def open_counts(known: Ceilings | None, threads: Sequence[int]) -> tuple[int, ...]:

@@ -46,11 +46,13 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """missing: pairs of what could not be had and why, such as ("gemm int8", "…")."""
+    """missing: pairs of what could not be had and why, such as ("gemm int8", "…"). conditions: pairs, under which they
+    were measured (conditions.py); none: that is not known."""
 
     machine: str
     items: tuple[Ceiling, ...]
     missing: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[tuple[str, str], ...] = ()
 
     def get(self, what: What, threads: int, dtype: str = "") -> Ceiling | None:
         """The ceiling for that many threads: exact, else one that holds for any number, else of the next *higher*
@@ -74,14 +76,15 @@ class Ceilings:
 
     def merged(self, other: Ceilings) -> Ceilings:
         """Both; what is missing is what `other` misses. Of what both have `other`'s stays, unless it was disturbed and
-        is lower."""
+        is lower. The conditions are those of the first measurement, so that its age counts."""
         items = {(item.what, item.dtype, item.threads): item for item in self.items}
         for item in other.items:
             old = items.get((item.what, item.dtype, item.threads))
             if old is None or not item.disturbed or item.value >= old.value:
                 items[item.what, item.dtype, item.threads] = item
         ordered = sorted(items, key=lambda key: (get_args(What).index(key[0]), _order(key[1]), key[2]))
-        return Ceilings(other.machine, tuple(items[key] for key in ordered), other.missing)
+        kept = tuple(items[key] for key in ordered)
+        return Ceilings(other.machine, kept, other.missing, self.conditions or other.conditions)
 
 
 def machine() -> str:

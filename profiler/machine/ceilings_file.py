@@ -10,7 +10,8 @@ The file is JSON or TOML:
     source = "DDR4-3200, 8 channels, data sheet"
 
 and for `what = "gemm"` also `dtype = "f32"` (bf16, f16, int8, f8). `low` and `high` are optional. `flowprof calibrate
---json` prints such a file, and the cache holds the same.
+--json` prints such a file, and the cache holds the same. Of the cache's file `conditions` are compared with the machine
+(conditions.py): where they do not hold any more every source says so, and `flowprof calibrate` measures again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import cast, get_args
 
 from flowprof.profiler import cache
 from flowprof.profiler.errors import FlowprofError, RecordingError, UsageError
-from flowprof.profiler.machine import kernel
+from flowprof.profiler.machine import conditions, kernel
 from flowprof.profiler.machine.ceilings import ANY, COLUMNS, DTYPES, Ceiling, Ceilings, What, machine
 from flowprof.profiler.untrusted_file import content
 from flowprof.profiler.whole_file import write_whole
@@ -36,6 +37,7 @@ SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 1 << 20
 _MAX_THREADS = 1 << 16
 _MAX_TEXT = 500
+_MAX_CONDITIONS = 20
 _PLAUSIBLE = (1e8, 1e18)  # bytes/s and operations/s: below lies who wrote GB/s
 
 
@@ -66,6 +68,7 @@ def as_json(ceilings: Ceilings) -> str:
         "machine": ceilings.machine,
         "ceiling": [asdict(item) for item in ceilings.items],
         "missing": [{"what": what, "why": why} for what, why in ceilings.missing],
+        "conditions": dict(ceilings.conditions),
     }
     return json.dumps(shown, indent=1, ensure_ascii=False) + "\n"
 
@@ -82,6 +85,26 @@ def cached(cpus: Sequence[int] | None = None) -> Ceilings | None:
         with contextlib.suppress(FlowprofError):
             return _parse(_content(path), path)
     return None
+
+
+def doubts(ceilings: Ceilings) -> str:
+    """In words what has changed on this machine since they were measured; "": nothing that is known."""
+    return "; ".join(conditions.changes(dict(ceilings.conditions), conditions.now()))
+
+
+def doubted(ceilings: Ceilings) -> Ceilings:
+    """The same, with what has changed since in every source."""
+    changed = doubts(ceilings)
+    if not changed:
+        return ceilings
+    return replace(ceilings, items=tuple(replace(one, source=f"{one.source}; since then {changed}"[:_MAX_TEXT])
+                                         for one in ceilings.items))  # fmt: skip
+
+
+def valid(cpus: Sequence[int] | None = None) -> Ceilings | None:
+    """What is cached, unless something has changed since: then it has to be measured again."""
+    known = cached(cpus)
+    return None if known is None or doubts(known) else known
 
 
 def cache_file(cpus: Sequence[int] | None = None) -> Path:
@@ -134,7 +157,7 @@ def _ceilings(read: object) -> Ceilings:
     """Raises ValueError with the words for the user."""
     if not isinstance(read, dict):
         raise ValueError("not an object with a list `ceiling`")
-    _known(read, ("schema_version", "machine", "ceiling", "missing"), "the file")
+    _known(read, ("schema_version", "machine", "ceiling", "missing", "conditions"), "the file")
     if read.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise ValueError(f"schema_version is {read['schema_version']!r:.20}, this flowprof reads {SCHEMA_VERSION}")
     items = [_ceiling(one, f"ceiling {number}") for number, one in enumerate(_list(read, "ceiling"), 1)]
@@ -149,8 +172,12 @@ def _ceilings(read: object) -> Ceilings:
     missing = [
         (_words(one, "what", "missing"), _words(one, "why", "missing")) for one in _list(read, "missing", needed=False)
     ]
+    made = read.get("conditions", {})
+    if not isinstance(made, dict) or len(made) > _MAX_CONDITIONS:
+        raise ValueError("conditions is not a table")
+    under = tuple((name[:_MAX_TEXT], _words(made, name, "conditions")) for name in made)
     return Ceilings(_words(read, "machine", "the file", "a machine that the file does not name"), tuple(items),
-                    tuple(missing))  # fmt: skip
+                    tuple(missing), under)  # fmt: skip
 
 
 def _ceiling(one: object, where: str) -> Ceiling:

@@ -57,7 +57,7 @@ class Writer:
             session.batch.put("resource", resources)
         known = ceilings_file.cached()
         if known is not None:
-            session.batch.put("ceiling", ceilings.rows(known))
+            session.batch.put("ceiling", ceilings.rows(ceilings_file.doubted(known)))
         for target in session.plan.targets:
             session.batch.put("process", facts.process_columns(target, now_ns()))
 

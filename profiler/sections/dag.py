@@ -1,4 +1,4 @@
-"""The operator graph of each phase."""
+"""The operator graphs of each phase."""
 
 from __future__ import annotations
 
@@ -65,10 +65,12 @@ class DagGroup:
 
 @dataclass(frozen=True, slots=True)
 class DagGraph:
-    """The graph that stands for a phase: of those described, the one with the most measured time."""
+    """A graph that stands for a phase: of those described, one of those with the most measured time."""
 
     phase: str
     graph_id: int
+    pid: int
+    context: int | None  # cache rows that its attention reads (n_kv); None: not known
     executions: int  # of it, measured
     phase_graphs: int  # described graphs of the phase that were measured
     phase_executions: int  # of all of them
@@ -85,4 +87,4 @@ class DagGraph:
 
 @dataclass(frozen=True, slots=True)
 class DagTable:
-    graphs: tuple[DagGraph, ...]  # by the phase's measured time
+    graphs: tuple[DagGraph, ...]  # by the phase's measured time, then by their own

@@ -15,6 +15,7 @@ from flowprof.profiler.report import build_report, timeline
 from flowprof.profiler.slo import parse
 from flowprof.profiler.store import Recording
 from flowprof.viewers import html
+from graph_recordings import Graph, Node, write_graphs
 from planted import plant
 from request_recordings import chats_and_prompt
 from synthetic import CEILINGS, Synthetic, sized, write, write_empty
@@ -394,8 +395,8 @@ def test_phase_of_the_roofline_is_chosen_by_keys(browser: Chromium, judged: Path
 def test_verdicts_lead_to_the_graph_and_back(browser: Chromium, judged: Path) -> None:
     page = ready(browser, judged)
     row = "#verdict-table tr[data-op=MUL_MAT][data-block=ffn][data-phase=decode]"
-    page.evaluate(f"document.querySelector('{row} summary').click()")
-    assert page.evaluate(f"document.querySelector('{row} details').open")
+    page.evaluate(f"document.querySelector('{row} + .under summary').click()")
+    assert page.evaluate(f"document.querySelector('{row} + .under details').open")
     assert page.evaluate("document.querySelectorAll('#graph-view .marked').length") == 0, "evidence is no link"
     page.evaluate(f"document.querySelector('{row} button').click()")
     named = set(page.evaluate(f"JSON.parse(document.querySelector('{row}').dataset.tensors)"))
@@ -489,3 +490,61 @@ def test_requests_fall_at_every_width(browser: Chromium, tmp_path: Path, width: 
     assert bars[0][2][2] == pytest.approx(540 / 561, abs=0.01)
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
     assert not shown.problems()
+
+
+@pytest.mark.parametrize("table", ["wait-table", "cause-table", "root-table"])
+def test_rows_of_waits_lead_to_the_graph(browser: Chromium, judged: Path, table: str) -> None:
+    page = ready(browser, judged)
+    row = f"#{table} tr.leads"
+    nodes, phase = page.evaluate(
+        f"(() => {{ const d = document.querySelector('{row}').dataset; return [JSON.parse(d.nodes), d.phase]; }})()"
+    )
+    page.evaluate(f"document.querySelector('{row} button').click()")
+    assert page.evaluate("document.querySelector('[data-phases]').value") == phase
+    named = {name for one in nodes for name in one["tensors"]}
+    assert named and set(page.evaluate(MARKED)) == named
+    assert page.problems() == []
+
+
+def test_other_graphs_of_a_phase_are_chosen(browser: Chromium, tmp_path: Path) -> None:
+    one = Node("MUL_MAT", "ffn_up-0", (), 50, 0, "ffn")
+    graphs = [Graph([one, Node("ADD", "l_out-0", (0,), 10, 0, "ffn")], 9), Graph([Node("ROPE", "Qcur-0", (), 5)], 3)]
+    write_graphs(tmp_path / "a.duckdb", graphs)
+    with Recording.open(str(tmp_path / "a.duckdb")) as recording:
+        page_text = html.render(build_report(recording), timeline(recording))
+    (tmp_path / "a.html").write_text(page_text, encoding="utf-8")
+    page = ready(browser, tmp_path / "a.html")
+    names = "[...document.querySelectorAll('#graph-view .node .name')].map((t) => t.textContent)"
+    assert page.evaluate(names) == ["ffn_up", "l_out"]
+    assert page.evaluate("document.querySelector('[data-graphs]').length") == 2
+    page.evaluate(
+        "(() => { const s = document.querySelector('[data-graphs]'); s.selectedIndex = 1;"
+        " s.dispatchEvent(new Event('change')); })()"
+    )
+    assert page.evaluate(names) == ["Qcur"]
+    page.evaluate("document.querySelector('#operator-table tr[data-op=ADD] button').click()")
+    assert page.evaluate(MARKED) == ["l_out"], "a row leads to the graph that holds its operator"
+    assert page.evaluate("document.querySelector('[data-graphs]').selectedIndex") == 0
+    assert page.problems() == []
+
+
+def test_evidence_stays_under_its_verdict_and_is_readable(browser: Chromium, judged: Path) -> None:
+    page = ready(browser, judged, width=400)
+    page.evaluate("document.querySelector('#verdict-table th:nth-child(2) button').click()")
+    kinds = page.evaluate("[...document.querySelectorAll('#verdict-table tbody tr')].map((r) => r.className)")
+    assert len(kinds) > 10
+    assert all(("under" in kind) == bool(at % 2) for at, kind in enumerate(kinds))
+    page.evaluate("document.querySelectorAll('#verdict-table details').forEach((d) => { d.open = true; })")
+    page.evaluate("document.querySelector('#verdict-table').closest('.scroll').scrollLeft = 300")
+    left, right, inside = page.evaluate(
+        "(() => { const a = document.querySelector('#verdict-table details').getBoundingClientRect(),"
+        " b = document.querySelector('#verdict-table').closest('.scroll').getBoundingClientRect();"
+        " return [a.left - b.left, b.right - a.right, a.width]; })()"
+    )
+    assert left >= 0 and right >= 0 and inside > 280
+    page.evaluate(
+        "(() => { const f = document.querySelector('input[data-filter=verdict-table]'); f.value = 'prefill';"
+        " f.dispatchEvent(new Event('input')); })()"
+    )
+    shown = page.evaluate("[...document.querySelectorAll('#verdict-table tbody tr:not([hidden])')].length")
+    assert 0 < shown < len(kinds) and shown % 2 == 0

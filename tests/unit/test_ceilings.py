@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flowprof.profiler import doctor
+from flowprof.profiler.commands import recording
 from flowprof.profiler.errors import FlowprofError, NotFoundError, PermissionDeniedError, RecordingError, UsageError
-from flowprof.profiler.machine import calibrate, ceilings, ceilings_file, processor
+from flowprof.profiler.machine import calibrate, ceilings, ceilings_file, conditions, processor
 from flowprof.profiler.machine.ceilings import ANY, DISTURBED, Ceiling, Ceilings
 from flowprof.profiler.machine.processor import Processors
 
@@ -60,6 +62,8 @@ def test_a_toml_file(tmp_path: Path) -> None:
         ('{"ceiling": []}', "holds no ceiling"),
         ('{"ceiling": [7]}', "ceiling 1 is not a table"),
         ('{"ceiling": [], "celing": 1}', "holds 'celing'"),
+        (one()[:-1] + ', "conditions": 7}', "conditions is not a table"),
+        (one()[:-1] + ', "conditions": {"kernel": 7}}', "conditions: kernel is not a line"),
         ('{"ceiling": [], "schema_version": 99}', "schema_version is 99"),
         (one(what="dram"), "what is 'dram'"),
         (one(what=["gemm"]), "what is ['gemm']"),
@@ -162,6 +166,53 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for damaged in ("", '{"schema_version": 0, "ceiling": []}', "[]"):
         ceilings_file.cache_file().write_text(damaged)
         assert ceilings_file.cached() is None
+
+
+NOW = {"day": "2026-11-22", "kernel": "6.12.1", "microcode": "0x2b", "memory_gib": "62.7"}
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ({}, []),
+        ({"day": "2026-08-24"}, []),
+        ({"day": "2026-08-23"}, ["that was 91 days ago"]),
+        ({"day": "2027-01-01"}, []),
+        ({"day": "yesterday"}, []),
+        ({"kernel": "6.1.0-28"}, ["the kernel was 6.1.0-28 and is 6.12.1"]),
+        ({"microcode": "0x2a"}, ["the microcode was 0x2a and is 0x2b"]),
+        ({"memory_gib": "60.0"}, []),
+        ({"memory_gib": "31.3"}, ["there were 31.3 GiB of memory and are 62.7"]),
+        ({"memory_gib": "much"}, []),
+    ],
+)
+def test_what_has_changed_since(then: dict[str, str], said: list[str]) -> None:
+    assert conditions.changes(NOW | then, NOW) == said
+    assert conditions.changes(then, {}) == []
+
+
+def test_ceilings_that_do_not_hold_any_more_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWPROF_CACHE", str(tmp_path))
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    here = replace(HERE, conditions=tuple(conditions.now().items()))
+    assert {"day", "kernel", "memory_gib"} <= dict(here.conditions).keys()
+    ceilings_file.save(here, ceilings_file.cache_file())
+    assert ceilings_file.valid() == here == ceilings_file.doubted(here) and recording.ceilings_note() == ""
+    assert doctor._ceilings().verdict == "OK"
+    old = replace(HERE, conditions=(("kernel", "5.4"),))
+    ceilings_file.save(old, ceilings_file.cache_file())
+    assert ceilings_file.valid() is None and ceilings_file.cached() == old
+    assert ceilings_file.doubted(old).items[0].source.startswith("measured; since then the kernel was 5.4 and is ")
+    for words in (recording.ceilings_note(), doctor._ceilings().found + doctor._ceilings().remedy):
+        assert "the kernel was 5.4" in words and "flowprof calibrate" in words
+    assert old.merged(here).conditions == old.conditions, "the first measurement's age counts"
+
+
+def test_without_ceilings_the_next_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWPROF_CACHE", str(tmp_path))
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    assert recording.ceilings_note().endswith("flowprof calibrate")
+    assert doctor._ceilings().verdict == "WARN" and "flowprof calibrate" in doctor._ceilings().remedy
 
 
 def test_under_sudo_the_callers_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

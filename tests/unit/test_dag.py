@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,15 +125,28 @@ def test_a_layer_that_differs_stays_apart(tmp_path: Path) -> None:
     assert data["items"][1]["layers"] == "0–2, 4–5" and data["items"][1]["times"] == 5
 
 
-def test_the_graph_with_most_measured_time_stands_for_its_phase(tmp_path: Path) -> None:
-    found = table(
+def test_the_graphs_with_most_measured_time_stand_for_their_phase(tmp_path: Path) -> None:
+    whole = table(
         tmp_path, Graph(transformer(2), executions=2), Graph(transformer(3), executions=9),
         Graph(transformer(2), executions=1, phase="prefill", tokens=100),
-    ).graphs  # fmt: skip
+    )  # fmt: skip
+    found = whole.graphs
     assert [(graph.phase, graph.graph_id, graph.executions, graph.phase_executions) for graph in found] == [
-        ("decode", 2, 9, 11), ("prefill", 3, 1, 1),
+        ("decode", 2, 9, 11), ("decode", 1, 2, 11), ("prefill", 3, 1, 1),
     ]  # fmt: skip
     assert found[0].phase_graphs == 2 and 0.8 < found[0].phase_share < 1
+    assert found[0].phase_share + found[1].phase_share == pytest.approx(1)
+    assert "not drawn" not in graph_data(whole)["graphs"][0]["note"]
+
+
+def test_so_many_graphs_of_a_phase_are_drawn_and_told_apart(tmp_path: Path) -> None:
+    whole = table(tmp_path, *[Graph(transformer(1), executions=9 - at, tokens=1 + at) for at in range(9)])
+    assert [graph.graph_id for graph in whole.graphs] == list(range(1, 1 + dag.MAX_GRAPHS))
+    data = graph_data(whole)["graphs"]
+    assert [one["label"] for one in data[:2]] == ["20.0\u00a0%, 1 token", "17.8\u00a0%, 2 tokens"]
+    assert "9 different graphs in decode; 3 with less time are not drawn" in data[0]["note"]
+    same, longer = whole.graphs[0], replace(whole.graphs[0], context=512, pid=78)
+    assert graph_data(DagTable((same, longer)))["graphs"][1]["label"] == "20.0\u00a0%, context 512, process 78"
 
 
 @pytest.mark.parametrize(

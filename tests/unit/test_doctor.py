@@ -21,7 +21,8 @@ from flowprof.profiler.machine import kernel, rights
 from flowprof.profiler.machine.rights import Rights
 from unprivileged import as_nobody
 
-NAMES = ["kernel", "bpf", "capabilities", "lockdown", "tracefs", "bcc", "event ring", "uprobe_multi", "hit cost", "pmu"]
+NAMES = ["kernel", "bpf", "capabilities", "lockdown", "tracefs", "bcc", "event ring", "uprobe_multi", "hit cost", "pmu",
+         "ceilings"]  # fmt: skip
 ALL = (1 << 41) - 1
 
 

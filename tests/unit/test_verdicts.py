@@ -322,6 +322,9 @@ def test_an_engine_built_for_an_older_processor(tmp_path: Path, build: str, word
     slow = [row for row in rows if row.bound == "inefficient"]
     assert slow and found.cost_ns_per_token == pytest.approx(sum(row.headroom_ns_per_token or 0 for row in slow))
     assert f"{sum(row.share for row in slow) * 100:.0f} % of prefill" in found.claim
+    said = json.loads(json_viewer.render(report))["verdicts"]
+    assert said["built_for"] == build.strip("'").split()
+    assert said["left_unused"] == list(table(report).left_unused) != []
     others = [one for one in report.findings if one.id == "verdicts.inefficient" and one.phase == "prefill"]
     assert not any(row.shape in line for one in others for line in one.evidence for row in slow), "said once"
 

@@ -19,6 +19,7 @@ from flowprof.profiler.report import Report, Timeline, build_report, timeline
 from flowprof.profiler.sections.experts import ExpertLayer, ExpertTable
 from flowprof.profiler.sections.verdicts import Verdict, VerdictTable
 from flowprof.profiler.store import Recording
+from flowprof.viewers import charts as charts_module
 from flowprof.viewers import html, quantity, roofline, terminal
 from flowprof.viewers import json as json_viewer
 from flowprof.viewers.charts import charts
@@ -233,6 +234,27 @@ def _table(bandwidths: tuple[float, ...], peaks: tuple[float, ...]) -> VerdictTa
                   "high", "DRAM", 2.0, 1.0, 2.0, "dram_read", 1e9, 0.9, 90.0, 10.0, "", None, ("said",), (), None,
                   None)  # fmt: skip
     return VerdictTable((row,), (), tuple(ceilings), (), None, None, True, False, (), (), ())
+
+
+def test_charts_say_what_they_leave_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic(ceilings=CEILINGS, layers=5, experts=(8, 2)))
+    plant(path)
+    with Recording.open(path) as recording:
+        report, drawn = build_report(recording), timeline(recording, 100)
+    assert {figure.get("note", "") for figure in charts(report, drawn).values()} == {""}
+    for name, most in (("MAX_THREADS", 1), ("MAX_LAYERS", 2), ("MAX_CELLS", 24)):
+        monkeypatch.setattr(charts_module, name, most)
+    monkeypatch.setattr(roofline, "MAX_POINTS", 3)
+    figures, page = charts(report, drawn), html.render(report, drawn)
+    assert figures["threads"]["note"] == "The first 1 of 2 threads; the others are in the table."
+    assert figures["waits"]["note"].startswith("decode: The first 1 of 2 threads; the others are in the table.")
+    assert figures["layers"]["note"] == "The first 2 of 5 layers; the others are in the table."
+    assert "The first 3 of 5 layers" in figures["experts"]["note"]
+    assert re.match(r"decode: The 3 of \d+ with most time\.", figures["roofline"]["note"])
+    assert len(figures["waits"]["by"]["decode"]["data"][0]["y"]) == 1
+    for name in ("threads", "waits", "layers", "experts", "roofline"):
+        assert f'<p class="keys">{figures[name]["note"]}</p>' in page, name
 
 
 def test_heat_map_of_experts() -> None:

@@ -346,3 +346,39 @@ def test_viewers_say_that_waits_are_withheld(tmp_path):
     assert "findings are withheld: 20.0 % of the scheduler" in " ".join(shown.getvalue().split())
     assert "Findings are withheld: 20.0 % of the scheduler" in page
     assert json.document(report)["waits"]["withheld"] is True
+
+
+HAND = (  # thread, begin (ms), duration, state, by whom; graph 0 begins at 0 ms, graph 1 at 20
+    (MAIN, 1, 2, "runnable", HOG),  # in its work
+    (WORKER, 3, 1.5, "sleeping", MAIN),  # at the first barrier
+    (MAIN, 5.5, 1, "fault", 0),
+    (WORKER, 21, 0.25, "sleeping", HTTP),  # in its work
+    (MAIN, 22, 0.5, "stopped", HTTP),
+)
+
+
+def test_threads_in_json_against_a_recording_by_hand(tmp_path):
+    """Over 20 graphs; the worker's first ms of each is a wait for the thread that drives the graph."""
+    analysed(tmp_path, HAND)
+    with Recording.open(str(tmp_path / "waits.duckdb")) as recording:
+        rows = json.document(build_report(recording))["threads"]
+    first, second = ({name: row[name] for name in row if name.endswith("_ns")} for row in rows)
+    assert [(row["phase"], row["pid"], row["driver_tid"], row["tid"], row["ith"], row["comm"]) for row in rows] == [
+        ("decode", PID, MAIN, MAIN, 0, "server"), ("decode", PID, MAIN, WORKER, 1, "server"),
+    ]  # fmt: skip
+    assert first == {
+        "wall_ns": 200 * MS, "work_ns": 156.5 * MS, "barrier_ns": 40 * MS, "barrier_blocked_ns": 0,
+        "runnable_ns": 2 * MS, "blocked_ns": 0.5 * MS, "fault_ns": MS, "stopped_ns": 0.5 * MS,
+        "compute_ns": 160 * MS, "wait_ns": 40 * MS,
+    }  # fmt: skip
+    assert second == {
+        "wall_ns": 200 * MS, "work_ns": 39.75 * MS, "barrier_ns": 160 * MS, "barrier_blocked_ns": 1.5 * MS,
+        "runnable_ns": 0, "blocked_ns": 0.25 * MS, "fault_ns": 0, "stopped_ns": 0,
+        "compute_ns": 40 * MS, "wait_ns": 140 * MS,
+    }  # fmt: skip
+    for row in rows:
+        parts = ("work_ns", "barrier_ns", "runnable_ns", "blocked_ns", "fault_ns")
+        assert sum(row[part] for part in parts) == row["wall_ns"]
+        assert row["operators"] == 2 * GRAPHS
+        assert row["wait_share"] == row["wait_ns"] / (row["wait_ns"] + row["compute_ns"])
+        assert row["compute_ns_per_token"] == row["compute_ns"] / GRAPHS

@@ -42,6 +42,10 @@
     return d;
   }
 
+  // Whether a node is one that a row speaks of; by its name, too.
+  const like = (node, { op, block }) => (op === undefined || node.op === op) && node.block === block;
+  const named = (node, one) => like(node, one) && Boolean(one.tensors && one.tensors.includes(node.name));
+
   const percentages = (step) => `${step * 100}`;
 
   class FlowprofGraph {
@@ -59,7 +63,7 @@
       this.marked = null; // keys of highlighted nodes, null: none asked for
       this.chosen = null;
       this.controls();
-      this.phase(data.graphs[0].phase);
+      this.turn(data.graphs[0]);
       root.querySelectorAll("[disabled]").forEach((control) => { control.disabled = false; });
     }
 
@@ -67,10 +71,13 @@
 
     controls() {
       const phases = this.root.querySelector("[data-phases]"), colours = this.root.querySelector("[data-colours]");
-      for (const { phase } of this.data.graphs) phases.append(new Option(phase, phase));
-      phases.closest("label").hidden = this.data.graphs.length < 2;
-      phases.addEventListener("change", () => this.phase(phases.value));
+      const names = [...new Set(this.data.graphs.map(({ phase }) => phase))], graphs = this.root.querySelector("[data-graphs]");
+      for (const phase of names) phases.append(new Option(phase, phase));
+      phases.closest("label").hidden = names.length < 2;
+      phases.addEventListener("change", () => this.turn(this.of(phases.value)[0]));
+      graphs.addEventListener("change", () => this.turn(this.of(phases.value)[graphs.selectedIndex]));
       this.phases = phases;
+      this.graphs = graphs;
       const judged = this.data.graphs.some((graph) => graph.items.some((item) => (item.nodes || [item]).some((node) => node.bound)));
       colours.closest("label").hidden = !judged;
       if (judged) this.colour = colours.value = "bound";
@@ -115,9 +122,16 @@
       new ResizeObserver(() => { if (this.stage.clientWidth !== width) { width = this.stage.clientWidth; this.fit(false); } }).observe(this.stage);
     }
 
-    phase(name) {
-      this.graph = this.data.graphs.find((graph) => graph.phase === name);
-      this.phases.value = name;
+    of(phase) { return this.data.graphs.filter((graph) => graph.phase === phase); }
+
+    // To another graph.
+    turn(graph) {
+      const like = this.of(graph.phase);
+      this.graph = graph;
+      this.phases.value = graph.phase;
+      this.graphs.replaceChildren(...like.map(({ label }) => new Option(label)));
+      this.graphs.selectedIndex = like.indexOf(graph);
+      this.graphs.closest("label").hidden = like.length < 2;
       this.root.closest("section").querySelector("[data-note]").textContent = this.graph.note;
       this.opened = new Set();
       // The costliest group shows one of its layers at once.
@@ -260,7 +274,7 @@
         make("rect", { class: `strip block-${["attention", "ffn", "moe", "output"].includes(node.block) ? node.block : "other"}`, x: left, y: top + 5, width: 4, height: HIGH - 10 }),
         make("text", { class: "name", x: left + 10, y: top + 17 }, cut(label, LETTERS)),
         make("text", { class: "small", x: left + 10, y: top + 32 }, node.name ? cut(node.op, 21) : ""),
-        make("text", { class: "small", x: left + 10, y: top + 48 }, this.colour === "time" ? cut(`${node.time}${many ? ` ×${node.times}` : ""}`, 15) : node.bound || "–"),
+        make("text", { class: "small", x: left + 10, y: top + 48 }, this.colour === "time" ? cut(`${node.time}${many ? ` ×${node.times}` : ""}`, 15) : node.bound.replace("memory-", "") || "–"),
         make("text", { class: "small right", x: left + NODE - 8, y: top + 48 }, node.share),
       );
       [...new Set(node.leaves.map(([kind]) => kind))].forEach((kind, place) => {
@@ -379,23 +393,29 @@
       });
     }
 
-    // From a row of a table: {phase, op, block, maybe tensors} or {phase, layer} or {phase, block}. False: not in the graph.
-    has({ phase, op, block, layer }) {
-      const graph = this.data.graphs.find((one) => one.phase === phase);
-      if (!graph) return false;
-      if (layer !== undefined) return graph.items.some((item) => (item.nodes ? item.numbers.includes(Number(layer)) : layer === "outside"));
-      return graph.items.some((item) => (item.nodes || [item]).some((node) => (op === undefined || node.op === op) && node.block === block));
+    // What a row of a table leads to: {phase, layer}, or {phase, nodes}, a list of {block, maybe op, maybe tensors}. The
+    // graph that is shown, if it holds some of that, else the dearest that does; undefined: none.
+    place({ phase, layer, nodes }) {
+      const holds = layer !== undefined
+        ? (graph) => graph.items.some((item) => (item.nodes ? item.numbers.includes(Number(layer)) : layer === "outside"))
+        : (graph) => this.nodes(graph).some((node) => nodes.some((one) => like(node, one)));
+      return [this.graph, ...this.data.graphs].find((graph) => graph.phase === phase && holds(graph));
     }
 
-    show({ phase, op, block, layer, tensors }) {
-      if (this.graph.phase !== phase) this.phase(phase);
+    nodes(graph) { return graph.items.flatMap((item) => item.nodes || [item]); }
+
+    show(target) {
+      const graph = this.place(target), { layer, nodes } = target;
+      if (graph !== this.graph) this.turn(graph);
       this.search.value = "";
-      const like = (node) => (op === undefined || node.op === op) && node.block === block;
-      const named = (node) => like(node) && tensors.includes(node.name);
-      const all = this.graph.items.flatMap((item) => item.nodes || [item]);
+      const all = this.nodes(graph);
+      const wanted = (nodes || []).map((one) => {
+        const fits = all.some((node) => named(node, one)) ? named : like;
+        return (node) => fits(node, one);
+      });
       const first = layer !== undefined
         ? this.select((node) => layer === "outside" && !node.layers, (group) => group.numbers.includes(Number(layer)))
-        : this.select(tensors && all.some(named) ? named : like);
+        : this.select((node) => wanted.some((fits) => fits(node)));
       this.root.closest("section").scrollIntoView();
       if (first !== null) {
         this.choose(first);

@@ -7,6 +7,10 @@
     return cell.dataset.v !== undefined ? Number(cell.dataset.v) : cell.textContent.trim().toLowerCase();
   };
 
+  // What says more of a row is in a row of its own under it, and goes with it.
+  const rowsOf = (table) => [...table.tBodies[0].rows].filter((row) => !row.classList.contains("under"));
+  const under = (row) => (row.nextElementSibling && row.nextElementSibling.classList.contains("under") ? [row.nextElementSibling] : []);
+
   function sortable(table) {
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
@@ -22,13 +26,13 @@
         const up = now === "none" ? !numeric : now === "descending";
         heads.forEach((other) => other.setAttribute("aria-sort", "none"));
         head.setAttribute("aria-sort", up ? "ascending" : "descending");
-        const rows = [...table.tBodies[0].rows];
+        const rows = rowsOf(table);
         const keys = new Map(rows.map((row) => [row, value(row, column)]));
         rows.sort((a, b) => {
           const x = keys.get(a), y = keys.get(b);
           return (x < y ? -1 : x > y ? 1 : 0) * (up ? 1 : -1);
         });
-        table.tBodies[0].append(...rows);
+        table.tBodies[0].append(...rows.flatMap((row) => [row, ...under(row)]));
       });
     });
   }
@@ -39,9 +43,9 @@
     input.hidden = false;
     input.addEventListener("input", () => {
       const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-      for (const row of table.tBodies[0].rows) {
-        const text = row.textContent.toLowerCase();
-        row.hidden = !words.every((word) => text.includes(word));
+      for (const row of rowsOf(table)) {
+        const whole = [row, ...under(row)], text = whole.map((part) => part.textContent).join(" ").toLowerCase();
+        whole.forEach((part) => { part.hidden = !words.every((word) => text.includes(word)); });
       }
     });
   }
@@ -49,8 +53,10 @@
   // Once the graph is drawn: rows whose operators are in it lead there, by a click or by the button in their first cell.
   function connect(graph) {
     for (const row of document.querySelectorAll("tr[data-phase]")) {
-      const target = { ...row.dataset, tensors: row.dataset.tensors ? JSON.parse(row.dataset.tensors) : null };
-      if (!graph.has(target)) continue;
+      const { phase, layer, op, block, tensors, nodes } = row.dataset;
+      const one = { op, block, tensors: tensors ? JSON.parse(tensors) : null };
+      const target = { phase, layer, nodes: nodes ? JSON.parse(nodes) : [one] };
+      if (!graph.place(target)) continue;
       const cell = row.cells[0], button = document.createElement("button");
       button.type = "button";
       button.className = "lead";

@@ -1,0 +1,113 @@
+"""Rows of threads and of waits in, the operators that they lead to in the graph view out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from flowprof.profiler.report import build_report
+from flowprof.profiler.sections.requests import RequestOperator, RequestRow
+from flowprof.profiler.sections.threads import ThreadRow
+from flowprof.profiler.sections.verdicts import OperatorThread, Verdict, VerdictTable
+from flowprof.profiler.sections.waits import WaitCause, WaitRoot, WaitTable
+from flowprof.profiler.store import Recording
+from flowprof.viewers.leads import MOST, Leads, of_request
+from planted import plant
+from synthetic import CEILINGS, Synthetic, write
+
+PID, DRIVER = 7, 70
+
+
+def verdict(name: str, *threads: OperatorThread, phase: str = "decode") -> Verdict:
+    return Verdict(phase, "ffn", "MUL_MAT", "8x8", None, (name,), 1, 9, 9, 900, 1.0, 100.0, 100.0, "wait", "high",
+                   "DRAM", 2.0, 1.0, 2.0, "dram_read", 1e9, 0.9, 90.0, 10.0, "", None, ("said",), threads, None,
+                   None)  # fmt: skip
+
+
+def thread(ith: int, barrier: int = 0, runnable: int = 0, blocked: int = 0, driver: int = DRIVER) -> OperatorThread:
+    return OperatorThread(PID, driver, ith, 1000, 1000 - barrier - runnable - blocked, barrier, 0, runnable, blocked, 0)
+
+
+def table(*rows: Verdict) -> VerdictTable:
+    return VerdictTable(rows, (), (), (), None, None, True, False, (), (), ())
+
+
+def names(found: str) -> list[str]:
+    return [name for one in json.loads(found) for name in one["tensors"]] if found else []
+
+
+def cause(state: str, ith: int, phase: str = "decode") -> WaitCause:
+    return WaitCause(PID, phase, state, 99, "hog", None, False, "", ith, "", 1, 1, 1, 0)
+
+
+def root(wait: str, ith: int) -> WaitRoot:
+    return WaitRoot("decode", PID, wait, ith, 1, "x", 0, "work", 1, "x", 0, 1)
+
+
+LEADS = Leads(
+    table(
+        verdict("a", thread(0, runnable=500), thread(1, barrier=490)),
+        verdict("b", thread(0, barrier=300, runnable=20), thread(1, blocked=100)),
+        verdict("c", thread(0, barrier=600, driver=71)),
+        verdict("p", thread(0, runnable=900), phase="prefill"),
+    )
+)
+
+
+def test_a_cause_leads_to_where_its_thread_was_in_that_state() -> None:
+    assert names(LEADS(cause("runnable", 0))) == ["a"], "what is left of the time is too little"
+    assert names(LEADS(cause("runnable", 0, "prefill"))) == ["p"]
+    assert names(LEADS(cause("stopped", 1))) == ["b"]
+
+
+def test_a_root_leads_to_barriers_or_to_sleep() -> None:
+    assert names(LEADS(root("barrier", 1))) == ["a"]
+    assert names(LEADS(root("sleeping", 1))) == ["b"]
+
+
+def test_what_no_thread_window_saw_leads_nowhere() -> None:
+    assert LEADS(cause("fault", 0)) == "" and LEADS(cause("runnable", 5)) == ""
+    assert Leads(None)(cause("runnable", 0)) == ""
+
+
+def test_a_thread_leads_to_its_own_pool_only() -> None:
+    row = ThreadRow(PID, DRIVER, 700, 0, "llama", "decode", 9, 1, 1, 0.5, 1.0, 1.0)
+    assert names(LEADS(row)) == ["b"]
+    assert names(LEADS(replace(row, driver_tid=71))) == ["c"]
+
+
+def test_at_most_so_many_groups() -> None:
+    many = Leads(table(*[verdict(str(at), thread(0, runnable=100 + at)) for at in range(20)]))
+    assert names(many(cause("runnable", 0))) == [str(19 - at) for at in range(MOST)]
+
+
+def test_a_request_leads_to_the_phase_that_took_most() -> None:
+    operators = (
+        RequestOperator("prefill", "MUL_MAT", "ffn", 10.0, 0.5, 1, 1),
+        RequestOperator("decode", "MUL_MAT", "ffn", 30.0, 0.5, 9, 9),
+        RequestOperator("decode", "ROPE", "attention", 10.0, 0.2, 9, 9),
+    )
+    phase, nodes = of_request(RequestRow(1, 0, 0, 1, 1, 1, operators=operators))
+    assert phase == "decode" and [one["op"] for one in json.loads(nodes)] == ["MUL_MAT", "ROPE"]
+    assert of_request(RequestRow(1, 0, 0, 1, 1, 1)) == ("", "")
+
+
+def test_planted_waits_lead_to_the_operators_that_they_fell_into(tmp_path: Path) -> None:
+    path = tmp_path / "a.duckdb"
+    write(str(path), Synthetic(ceilings=CEILINGS))
+    plant(path)
+    with Recording.open(str(path)) as recording:
+        report = build_report(recording)
+    waits, verdicts = report.get(WaitTable), report.get(VerdictTable)
+    assert waits is not None and verdicts is not None
+    leads = Leads(verdicts)
+    hogs = [one for one in waits.causes if one.state == "runnable"]
+    assert hogs
+    for one in hogs:
+        reached = set(names(leads(one)))
+        met = {
+            name for row in verdicts.rows for name in row.tensors
+            if row.phase == one.phase and any(place.runnable_ns and place.ith == one.ith for place in row.threads)
+        }  # fmt: skip
+        assert reached and reached <= met

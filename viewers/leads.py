@@ -1,0 +1,92 @@
+"""Where a row leads in the graph view: the operators in which its thread spent the time that the row tells.
+
+Taken from the verdicts' threads, so from thread windows: of a wait that none of them saw nothing is known, and the row
+leads nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from flowprof.profiler.sections.requests import RequestRow
+from flowprof.profiler.sections.threads import ThreadRow
+from flowprof.profiler.sections.verdicts import OperatorThread, Verdict, VerdictTable
+from flowprof.profiler.sections.waits import WaitCause, WaitRoot, WaitRow
+from flowprof.viewers.quantity import clean
+
+MOST = 5  # groups of operators that a row leads to
+COVERED = 0.9  # of the time: groups beyond that are left out
+
+Part = Callable[[OperatorThread], int]
+
+
+def barrier(thread: OperatorThread) -> int:
+    """Waiting for other threads, ns."""
+    return thread.barrier_spin_ns + (thread.barrier_blocked_ns or 0)
+
+
+def waited(thread: OperatorThread) -> int:
+    """All but own work, ns."""
+    return thread.wall_ns - thread.work_ns
+
+
+PARTS: dict[str, Part] = {  # by a cause's state and by a root's wait
+    "runnable": lambda thread: thread.runnable_ns or 0,
+    "fault": lambda thread: thread.fault_ns or 0,
+    "disk": lambda thread: thread.blocked_ns or 0,
+    "stopped": lambda thread: thread.blocked_ns or 0,
+    "sleeping": lambda thread: (thread.barrier_blocked_ns or 0) + (thread.blocked_ns or 0),
+    "barrier": barrier,
+}
+
+
+class Leads:
+    """The operators of every thread; rows of the page are looked up in it."""
+
+    def __init__(self, table: VerdictTable | None) -> None:
+        self._found: dict[tuple[str, int, int], list[tuple[Verdict, OperatorThread]]] = defaultdict(list)
+        for row in table.rows if table else ():
+            for thread in row.threads:
+                self._found[row.phase, thread.pid, thread.ith].append((row, thread))
+
+    def __call__(self, row: ThreadRow | WaitRow | WaitCause | WaitRoot) -> str:
+        """JSON for js/tables.js: a list of {op, block, tensors}, the most time first; "" when there is none."""
+        if isinstance(row, WaitCause | WaitRoot):
+            found = self._found.get((row.phase, row.pid, row.ith), [])
+            part = PARTS.get(row.state if isinstance(row, WaitCause) else row.wait, waited)
+        else:
+            whole = self._found.get((row.phase, row.pid, row.ith), [])
+            found = [(verdict, thread) for verdict, thread in whole if thread.driver_tid == row.driver_tid]
+            part = waited if isinstance(row, WaitRow) else barrier
+        times = sorted(((part(thread), verdict) for verdict, thread in found), key=lambda one: -one[0])
+        return _nodes((one.op, one.block, one.tensors) for one in _most(times))
+
+
+def of_request(row: RequestRow) -> tuple[str, str]:
+    """Of a request: the phase of most of its graphs' measured time, and the operators with most of that."""
+    times: dict[str, float] = defaultdict(float)
+    for one in row.operators:
+        times[one.phase] += one.ns
+    phase = max(times, key=lambda name: times[name], default="")
+    return phase, _nodes((one.op, one.block, ()) for one in row.operators if one.phase == phase)
+
+
+def _most(times: list[tuple[int, Verdict]]) -> list[Verdict]:
+    """The groups that make up COVERED of the time, at most MOST."""
+    limit, reached, chosen = COVERED * sum(ns for ns, _ in times), 0, []
+    for ns, verdict in times[:MOST]:
+        if ns <= 0 or reached >= limit:
+            break
+        reached += ns
+        chosen.append(verdict)
+    return chosen
+
+
+def _nodes(operators: Iterable[tuple[str, str, tuple[str, ...]]]) -> str:
+    nodes = [
+        {"op": clean(op, 60), "block": clean(block, 30), "tensors": [clean(name, 80) for name in tensors]}
+        for op, block, tensors in operators
+    ]
+    return json.dumps(nodes) if nodes else ""
