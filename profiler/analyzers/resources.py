@@ -98,6 +98,12 @@ def _notes(events: Events, withheld: bool, lost: object) -> tuple[str, ...]:
         notes.append(f"withheld: {lost.share * 100:.1f} % of the events lost, the limit is {lost.limit * 100:.0f} %")
     if events.cut:
         notes.append(f"only the first {len(events.at_ns)} events are analysed, {events.cut} are left out")
+    notes += [
+        f"{one.name}: observed for {int(span_ns) / 1e9:.3g} s only: its events took too much of a thread's time; "
+        "--full keeps them"
+        for one, span_ns in zip(events.resources, events.spans_ns, strict=True)
+        if one.until_ns is not None
+    ]
     return tuple(notes)
 
 
@@ -182,12 +188,12 @@ def _chain(found: Study, one: Verdict) -> tuple[ChainLink, ...]:
 def _rows(found: Study, sums: Totals, by_task: bool) -> tuple[ResourceRow, ...]:
     events = found.events
     many = len(events.actors) if by_task else 1
-    seconds = events.span_ns / 1e9
     order = np.lexsort((-sums.hold_ns, -sums.waiting_ns))  # stable
     rows = []
     for row in order[:MAX_ROWS].tolist():
         resource = events.resources[int(sums.group[row]) // many]
         acquires, uses = int(sums.acquires[row]), int(sums.uses[row])
+        observed_ns = int(events.spans_ns[int(sums.group[row]) // many])
         rows.append(
             ResourceRow(
                 resource=resource.name, kind=resource.kind,
@@ -196,7 +202,7 @@ def _rows(found: Study, sums: Totals, by_task: bool) -> tuple[ResourceRow, ...]:
                 open_waits=int(sums.open_waits[row]), acquires=acquires, uses=uses, releases=int(sums.releases[row]),
                 hold_ns=int(sums.hold_ns[row]), open_holds=int(sums.open_holds[row]),
                 utilisation=uses / acquires if acquires and ("use" in resource.events or uses) else None,
-                acquires_per_s=acquires / seconds, capacity=resource.capacity,
+                acquires_per_s=acquires / observed_ns * 1e9, capacity=resource.capacity, observed_ns=observed_ns,
                 broken_share=float(found.held.broken[int(sums.group[row]) // many]),
             )
         )  # fmt: skip

@@ -52,7 +52,7 @@ def contradictory(
     partner, key1 = _left_over(events, rows, opens, partner, (handed_on | ~lossy)[resource])
     taken = np.flatnonzero(opens)
     row, mate = rows[taken], partner[taken]
-    end = np.where(mate >= 0, events.at_ns[rows[mate]], np.where(implied[taken], last_use[taken], events.end_ns))
+    end = np.where(mate >= 0, events.at_ns[rows[mate]], np.where(implied[taken], last_use[taken], events.until_ns(row)))
     how = np.where(mate >= 0, RELEASED, np.where(implied[taken], INFERRED, OPEN)).astype(np.int8)
     start, keys, actor = events.at_ns[row], key1[taken], events.actor[row]
     again = _next_start(keys, start, actor, (mate >= 0) | implied[taken] | (last_use[taken] > start))

@@ -41,7 +41,10 @@ Who = tuple[int | None, int | None, int | None, int | None, int | None]  # resou
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """As its manifest calls it. events: the kinds that could be seen, `holder` where waits tell it; empty: unknown."""
+    """As its manifest calls it. events: the kinds that could be seen, `holder` where waits tell it; empty: unknown.
+
+    until_ns: since then its events were not recorded; None: they were until the end.
+    """
 
     resource_id: int
     manifest: str
@@ -51,6 +54,7 @@ class Resource:
     about: str
     events: frozenset[str]
     shared: bool
+    until_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,22 @@ class Events:
     @property
     def span_ns(self) -> int:
         return max(self.end_ns - self.begin_ns, 1)
+
+    @property
+    def ends_ns(self) -> Ints:
+        """Of every resource until when it was observed."""
+        ends = (self.end_ns if one.until_ns is None else one.until_ns for one in self.resources)
+        return np.clip(np.fromiter(ends, np.int64, len(self.resources)), self.begin_ns, self.end_ns)
+
+    @property
+    def spans_ns(self) -> Ints:
+        """Of every resource for how long."""
+        return np.maximum(self.ends_ns - self.begin_ns, 1)
+
+    def until_ns(self, rows: Ints) -> Ints:
+        """Of every event in `rows` until when its resource was observed."""
+        found: Ints = self.ends_ns[self.resource[self.place[rows]]] if len(rows) else rows
+        return found
 
     @property
     def resource(self) -> Small:
@@ -204,12 +224,12 @@ def _in_time(at_ns: Ints, kind: NDArray[np.int8]) -> Ints:
 def _resources(recording: Recording) -> tuple[Resource, ...]:
     rows = recording.rows(
         "SELECT resource_id, coalesce(manifest, ''), coalesce(name, ''), coalesce(kind, ''), capacity, "
-        "coalesce(about, ''), coalesce(events, ''), coalesce(shared, true) FROM resource ORDER BY resource_id"
+        "coalesce(about, ''), coalesce(events, ''), coalesce(shared, true), until_ns FROM resource ORDER BY resource_id"
     )
     return tuple(
         Resource(number, manifest, name or f"resource {number}", kind, capacity if capacity and capacity > 0 else None,
-                 about, frozenset(filter(None, events.split(","))), shared)
-        for number, manifest, name, kind, capacity, about, events, shared in rows
+                 about, frozenset(filter(None, events.split(","))), shared, until_ns)
+        for number, manifest, name, kind, capacity, about, events, shared, until_ns in rows
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def growth(study: Study, resource: int, anytime: bool = False) -> Growth | None:
         return None
     peak = int(np.argmax(units))
     events = study.events
-    if not anytime and at[peak] < events.begin_ns + limit("unbounded_growth", "late") * events.span_ns:
+    if not anytime and at[peak] < events.begin_ns + limit("unbounded_growth", "late") * int(events.spans_ns[resource]):
         return None
     before = units[: peak + 1]
     low = int(before.min())
@@ -109,7 +109,7 @@ def leaks(study: Study, resource: int, exhausted: bool = False) -> Leak | None:
     if not len(old):
         return None
     stacks = events.stack[held.acquire]
-    observed = int(held.start_ns[own].max()) - events.begin_ns if exhausted else events.span_ns
+    observed = int(held.start_ns[own].max()) - events.begin_ns if exhausted else int(events.spans_ns[resource])
     worst = None
     for stack in np.unique(stacks[old]).tolist():
         rows = old[stacks[old] == stack]

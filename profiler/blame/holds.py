@@ -200,7 +200,7 @@ def _alternating(events: Events, rows: Ints, key: NDArray[np.uint64], opens: Boo
     early = ~opens & ~follows
     taken = np.flatnonzero(opens)
     row = rows[taken]
-    end = np.where(same[taken], events.at_ns[rows[np.minimum(taken + 1, max(len(rows) - 1, 0))]], events.end_ns)
+    end = np.where(same[taken], events.at_ns[rows[np.minimum(taken + 1, max(len(rows) - 1, 0))]], events.until_ns(row))
     released = np.zeros(len(rows), bool)
     released[:-1] = same[:-1] & ~opens[1:]
     how = np.where(~same[taken], OPEN, np.where(released[taken], RELEASED, REUSED)).astype(np.int8)

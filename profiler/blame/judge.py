@@ -45,7 +45,7 @@ def verdicts(study: Study) -> tuple[Verdict, ...]:
 
 def _contended(study: Study) -> list[Verdict | None]:
     share = study.thresholds.of("contention", "some_share")
-    views = [study.view(place) for place in study.waited_places(share * study.events.span_ns)[:MAX_PLACES]]
+    views = [study.view(place) for place in study.waited_places(share)[:MAX_PLACES]]
     told = [_told(study, view) for view in views]
     views = [_all_counted(study, view) if tell else view for view, tell in zip(views, told, strict=True)]
     return [
@@ -80,7 +80,8 @@ def _nobodys(study: Study, view: View) -> bool:
 def _contention(study: Study, view: View) -> Verdict | None:
     limit, events = study.thresholds.of, study.events
     found = view.blame
-    if found.some_ns < limit("contention", "some_share") * events.span_ns:
+    span_ns = int(events.spans_ns[study.where(view.place).resource])
+    if found.some_ns < limit("contention", "some_share") * span_ns:
         return None
     if found.waiting_ns < limit("contention", "least_ms") * 1e6:
         return None
@@ -107,7 +108,7 @@ def _contention(study: Study, view: View) -> Verdict | None:
     unused = used is not None and not turns and _hardly(study, view.place, holder, used)
     victims = sufferers(view, holder if holders == 1 else None)
     evidence = [
-        f"at least one waited for {found.some_ns / events.span_ns * 100:.0f} % of {events.span_ns / 1e9:.3g} s, "
+        f"at least one waited for {found.some_ns / span_ns * 100:.0f} % of {span_ns / 1e9:.3g} s, "
         f"{in_ms(found.waiting_ns)} in all",
     ]
     still = sum(one.open for one in victims)

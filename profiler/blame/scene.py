@@ -36,7 +36,7 @@ FROM stack WHERE list_contains($stacks, stack_id) AND frame < $most ORDER BY sta
 def picture(study: Study, verdict: Verdict) -> Picture:
     """Units held, waiters, and the holders' lanes, in STEPS equal steps."""
     events = study.events
-    edges = np.linspace(events.begin_ns, events.end_ns, STEPS + 1)
+    edges = np.linspace(events.begin_ns, int(events.ends_ns[verdict.resource]), STEPS + 1)
     step = float(edges[1] - edges[0]) or 1.0
     if verdict.place >= 0:
         view = study.view(verdict.place)
@@ -155,8 +155,7 @@ def _holds_up(study: Study) -> Bools:
     Where nothing is ever given back (a barrier) nobody holds what others wait for: there every wait counts.
     """
     counts = np.zeros(len(study.waits.place), bool)
-    least = study.thresholds.of("wakers", "place_share") * study.events.span_ns
-    for place in study.waited_places(least)[:MAX_PLACES]:
+    for place in study.waited_places(study.thresholds.of("wakers", "place_share"))[:MAX_PLACES]:
         view = study.view(place)
         meets = study.resource(place).kind != "queue" and not study.is_released(place)
         counts[study.waits.place == place] = meets | (2 * view.blame.by_wait >= view.waits.ns)

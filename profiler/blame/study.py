@@ -52,10 +52,11 @@ class Study:
             self._views[place] = View(place, held, waited, seen, blame(self.events, held, waited, seen))
         return self._views[place]
 
-    def waited_places(self, least_ns: float) -> list[int]:
-        """Places with at least so much waiting, the most first."""
+    def waited_places(self, share: float) -> list[int]:
+        """Places with at least so much waiting, as a share of the time that they were observed; the most first."""
         sums = np.bincount(self.waits.place, self.waits.ns, minlength=len(self.events.places))
-        found: list[int] = [int(place) for place in np.argsort(-sums, kind="stable") if sums[place] >= max(least_ns, 1)]
+        enough = sums >= np.maximum(share * self.events.spans_ns[self.events.resource], 1)
+        found: list[int] = [int(place) for place in np.argsort(-sums, kind="stable") if enough[place]]
         return found
 
     def is_released(self, place: int) -> bool:

@@ -101,7 +101,7 @@ def tiny(study: Study, resource: int) -> Verdict | None:
     rows = rows[events.actor[rows] == actor]
     seconds = (int(events.at_ns[rows[-1]]) - int(events.at_ns[rows[0]])) / 1e9
     lasts = limit("insufficient_allocation", "lasts_share")
-    per_s = len(rows) / seconds if seconds >= lasts * events.span_ns / 1e9 else 0.0
+    per_s = len(rows) / seconds if seconds >= lasts * events.spans_ns[resource] / 1e9 else 0.0
     portion = float(np.median(events.units[rows]))
     most = max(1.0, limit("insufficient_allocation", "units_share") * (of.capacity or 0))
     used = utilisation(study, resource, actor)
@@ -125,26 +125,26 @@ def tiny(study: Study, resource: int) -> Verdict | None:
 def locks(study: Study) -> list[Verdict]:
     """Locks that are taken very often though hardly anybody waits."""
     events, limit = study.events, study.thresholds.of
-    seconds = events.span_ns / 1e9
-    taken = np.bincount(events.place[events.kind == ACQUIRE], minlength=len(events.places))
+    seconds = events.spans_ns[events.resource] / 1e9
+    taken = np.bincount(events.place[events.kind == ACQUIRE], minlength=len(events.places)) / seconds
     waited = np.bincount(study.waits.place, study.waits.ns, minlength=len(events.places))
     found = []
     for place in np.argsort(-taken)[:MAX_PLACES].tolist():
-        if taken[place] < limit("over_synchronisation", "per_s") * seconds:
+        if taken[place] < limit("over_synchronisation", "per_s"):
             break
         resource = study.where(place).resource
         if study.resource(place).kind != "state" or not trusted(study, resource, place):
             continue
-        if waited[place] > limit("over_synchronisation", "waiting_share") * events.span_ns:
+        if waited[place] > limit("over_synchronisation", "waiting_share") * seconds[place] * 1e9:
             continue
         rows = np.flatnonzero((events.place == place) & (events.kind == ACQUIRE))
         actor = int(np.argmax(np.bincount(events.actor[rows])))
         share = float((events.actor[rows] == actor).mean())
-        said = f"{taken[place] / seconds:.0f} acquires/s, {in_ms(waited[place])} of waiting in all"
+        said = f"{taken[place]:.0f} acquires/s, {in_ms(waited[place])} of waiting in all"
         found.append(
             Verdict("over-synchronisation", place, resource, actor, share, 1, int(rows[0]), float(waited[place]), None,
                     (), (), confidence_of(study, resource, 1.0, place), (said,), int(events.at_ns[rows[0]]),
-                    taken[place] / seconds / 1e9)
+                    taken[place] / 1e9)
         )  # fmt: skip
     return found[:1]
 
@@ -153,7 +153,7 @@ def tails(study: Study) -> list[Verdict]:
     """Places where a few waits are far longer than the others, behind one holder."""
     limit, events = study.thresholds.of, study.events
     found = []
-    for place in study.waited_places(limit("tail", "some_share") * events.span_ns)[:MAX_PLACES]:
+    for place in study.waited_places(limit("tail", "some_share"))[:MAX_PLACES]:
         resource = study.where(place).resource
         if not trusted(study, resource, place):
             continue
@@ -166,7 +166,10 @@ def tails(study: Study) -> list[Verdict]:
         if high < limit("tail", "factor") * max(half, 1.0):
             continue
         behind = blame(events, view.held, view.waits.of(long), view.seen)
-        if not behind.by_actor or behind.waiting_ns < limit("tail", "some_share") * events.span_ns:
+        if (
+            not behind.by_actor
+            or behind.waiting_ns < limit("tail", "some_share") * events.spans_ns[study.where(place).resource]
+        ):
             continue
         actor = max(behind.by_actor, key=lambda one: behind.by_actor[one])
         share = behind.by_actor[actor] / behind.waiting_ns

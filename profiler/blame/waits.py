@@ -58,7 +58,7 @@ def waits(events: Events, held: Holds, lossy_share: float) -> Waits:
     chosen = np.flatnonzero(waiting)
     how = np.where(~same[chosen], OPEN, np.where(next_vain[chosen], IN_VAIN, GRANTED)).astype(np.int8)
     got = np.where(how == GRANTED, following[chosen], -1)
-    end = np.where(how == OPEN, events.end_ns, events.at_ns[following[chosen]])
+    end = np.where(how == OPEN, events.until_ns(rows[chosen]), events.at_ns[following[chosen]])
     event = rows[chosen]
     # Over, as a use or a release shows, but since when? Its acquire is missing, so its length is not known.
     shown = (how == GRANTED) & (events.kind[following[chosen]] != ACQUIRE)

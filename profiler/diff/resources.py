@@ -7,7 +7,8 @@ of equal length, and times are per second. A wait counts in every window that it
 Blocks, test and noise are those of the operators (statistics.py): Mann and Whitney over blocks of windows, and the
 change exceeds what the normal runs' own parts differ by.
 
-A wait that nothing ended counts to the end. Losses that withhold verdicts withhold a shift's significance, too.
+A wait that nothing ended counts to the end. A resource that was given up before the end counts as not recorded. Losses
+that withhold verdicts withhold a shift's significance, too.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ def _studied(recording: Recording) -> tuple[dict[_Key, Waited], tuple[int, int]]
     events = seen.events
     found = {}
     for number, one in enumerate(events.resources):
+        if one.until_ns is not None:
+            continue  # what came later is not known
         stretches = []
         for rows in (seen.waits, seen.held):
             mine = events.resource[rows.place] == number if len(rows.place) else np.zeros(0, bool)
@@ -118,7 +121,7 @@ def _studied(recording: Recording) -> tuple[dict[_Key, Waited], tuple[int, int]]
 def _blamed(seen: Study, resource: int) -> dict[str, float]:
     """Who held it while others waited → ns."""
     found: dict[str, float] = {}
-    for place in seen.waited_places(1):
+    for place in seen.waited_places(0.0):
         if seen.where(place).resource == resource:
             for actor, ns in seen.view(place).blame.by_actor.items():
                 name = seen.events.actors[actor].name

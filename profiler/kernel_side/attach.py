@@ -36,10 +36,11 @@ class AttachPoint:
 
 
 class Attachment:
-    """File descriptors that hold probes in place. `close()` detaches them."""
+    """File descriptors that hold probes in place. `close()` detaches them. sites: which, where it is told."""
 
     def __init__(self, fds: list[int]) -> None:
         self._fds = fds
+        self.sites: frozenset[int] = frozenset()
 
     def close(self) -> None:
         """Detach. Safe to call twice."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the compiler need not wait until they are loaded
     from flowprof.profiler.ggml.layout import Layouts
     from flowprof.profiler.planning.planned_site import PlannedSite
     from flowprof.profiler.record.options import Options
+    from flowprof.profiler.resources.events import Unit
     from flowprof.profiler.torch.layout import TensorLayout
     from flowprof.profiler.torch.schemas import Place
 
@@ -85,6 +86,7 @@ class ProbesInPlace:
         self._experts: tuple[int, ...] = NO_EXPERTS
         self._epoch = 0
         self._cookies: dict[int, int] = {}  # of sites at which resources are seen: the upper half
+        self._units: dict[int, Unit] = {}  # of the same
         self._always: list[Attachment] = []
         self._deep: list[Attachment] = []
         self.interrupts_seen: tuple[str, ...] = ()  # kinds of interrupts that are told from the thread they interrupt
@@ -173,18 +175,19 @@ class ProbesInPlace:
         close_all(self._deep)
 
     def _attach(self, sites: list[PlannedSite], deep: bool) -> list[Attachment]:
-        groups: dict[tuple[int, str, str], list[PlannedSite]] = {}
+        groups: dict[tuple[int, str, str, Unit], list[PlannedSite]] = {}
         for site in sites:
             if site.probe.kind in SYSCALLS:
                 continue
             program = site.probe.thread_program if deep and site.probe.thread_program else site.probe.program
-            groups.setdefault((site.pid, program, site.engine), []).append(site)
+            unit = self._units.get(site.site_id, frozenset())
+            groups.setdefault((site.pid, program, site.engine, unit), []).append(site)
         placed: list[Attachment] = []
         calls = [site for site in sites if site.probe.kind in SYSCALLS]
         exits_first = sorted(groups.items(), key=lambda group: group[0][1] not in EXITS)
         try:
             placed += self._attach_syscalls(calls)
-            for (pid, program, _), members in exits_first:
+            for (pid, program, *_), members in exits_first:
                 points = [
                     AttachPoint(
                         s.module.open_path,
@@ -196,13 +199,21 @@ class ProbesInPlace:
                 ]
                 try:
                     loaded = self._programs_of(members[0]).program(program)
-                    placed.append(attach(loaded, points, pid, self.multi))
+                    one = attach(loaded, points, pid, self.multi)
+                    one.sites = frozenset(site.site_id for site in members)
+                    placed.append(one)
                 except NotFoundError:
                     continue
         except BaseException:
             close_all(placed)
             raise
         return placed
+
+    def detach_sites(self, sites: Iterable[int]) -> None:
+        """Detach what `attach_always` attached at these sites: all those of some units."""
+        gone = [one for one in self._always if one.sites and one.sites.issubset(sites)]
+        self._always = [one for one in self._always if one not in gone]
+        close_all(gone)
 
     def _attach_syscalls(self, sites: list[PlannedSite]) -> list[Attachment]:
         placed: list[Attachment] = []
@@ -213,7 +224,9 @@ class ProbesInPlace:
                     event = Tracepoint(site.probe.id, site.probe.program, "syscalls", f"sys_{way}_{site.symbol}", ())
                     program = self._bpf.program(site.probe.program, "TRACEPOINT", site.site_id)
                     try:
-                        placed.append(attach_tracepoint(program, event, root, self._cookie(site)))
+                        one = attach_tracepoint(program, event, root, self._cookie(site))
+                        one.sites = frozenset((site.site_id,))
+                        placed.append(one)
                     except BpfError:
                         close_all(placed)
                         raise
@@ -254,8 +267,10 @@ class ProbesInPlace:
         packed = b"".join(bytes((place.kind, place.where, place.length, place.index)) for place in places)
         self._modules[TORCH.source].write("torch_sites", site_id, packed.ljust(4 * MAX_ARGS, b"\0"))
 
-    def place_taps(self, taps: Mapping[int, bytes], cookies: Mapping[int, int]) -> None:
-        """From now on these are reported at the sites with these cookies (profiler/resources/events.py)."""
+    def place_taps(self, taps: Mapping[int, bytes], cookies: Mapping[int, int], units: Mapping[int, Unit]) -> None:
+        """From now on these are reported at the sites with these cookies (profiler/resources/events.py). Sites of one
+        unit can be detached without others."""
+        self._units.update(units)
         for number, packed in taps.items():
             self._bpf.write("taps", number, packed)
         self._cookies.update(cookies)

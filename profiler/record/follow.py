@@ -190,7 +190,8 @@ class Follower:
         usable = [site for site in new if not site.refused]
         session.probes.load(usable)
         session.probes.place_taps(*session.resources.know(usable))
-        session.probes.attach_always([site for site in usable if site.level in ALWAYS])
+        wanted = [site for site in usable if not session.resources.is_given_up(site)]
+        session.probes.attach_always([site for site in wanted if site.level in ALWAYS])
         level = session.windows[-1].level if session.windows else "token"
         if session.options.budget is None and level != "token":
             session.probes.attach_deep(usable, level)  # no window will be opened that would

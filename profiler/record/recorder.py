@@ -17,6 +17,7 @@ from flowprof.profiler.kernel_side.probes_in_place import ALWAYS, ProbesInPlace
 from flowprof.profiler.machine.neighbours import Neighbours
 from flowprof.profiler.planning.plan import Plan
 from flowprof.profiler.record import facts
+from flowprof.profiler.record.allowance import Allowance
 from flowprof.profiler.record.follow import Follower
 from flowprof.profiler.record.intake import Intake
 from flowprof.profiler.record.live_graphs import LiveGraphs
@@ -178,6 +179,7 @@ class Recorder:
         level, length = controller.next()
         self._read_at = time.monotonic()
         deadline = self._read_at + (length if not deep or level == "token" else 0.0)
+        allowance = Allowance(session, self._writer)
         while not session.stopped:
             now = time.monotonic()
             end = began + options.duration_s if options.duration_s is not None else now + READ_S
@@ -205,6 +207,7 @@ class Recorder:
                     intake.take()  # writing takes a while
                     self._write()
                     self._written_at = now
+            allowance.look(now)
             look_s = LOOK_S if any(p.sites for p in session.processes.values()) else options.look_s
             if now - self._looked_at >= 0.9 * look_s:  # together with what is done as often
                 placed = session.plan.variables

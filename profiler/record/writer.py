@@ -131,6 +131,11 @@ class Writer:
                     session.windows.remove(window)
         session.batch.write(session.recording)
 
+    def write_until(self, resource: int, at_ns: int) -> None:
+        """From now on this resource's events are not recorded."""
+        self.flush()
+        self._session.recording.execute("UPDATE resource SET until_ns = ? WHERE resource_id = ?", [at_ns, resource])
+
     def write_open_waits(self) -> None:
         """Where threads wait that have not come back; as long as the probes are in place."""
         session = self._session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -22,6 +23,11 @@ _GAVE_UP = 1 << 31  # in `ith`
 _INSTANCE, _UNIT, _UNITS, _TASK, _HOLDER = range(len(WAYS))
 _READ = 18  # bits of `ith` say which ways could be read: from here on, behind the conditions'
 _VARIABLES = _READ + len(WAYS)
+_SAMPLE = 2048  # events whose thread is looked at, of those that are decoded together
+_NEVER = np.iinfo(np.int64).max
+
+Subject = int | str  # a resource's number; the function at which variables of no resource are read
+Unit = frozenset[Subject]  # what one site is probed for
 
 
 class ResourceEvents:
@@ -38,13 +44,20 @@ class ResourceEvents:
         self._numbers: dict[tuple[int, str, str], int] = {}
         self._written_variables = 0
         self.capacities: dict[tuple[str, str], int] = {}  # (manifest, resource) → what was read
+        self.units: dict[int, Unit] = {}  # by site
+        self._until: dict[Subject, int] = {}  # what was given up, and when (ns)
+        self._sampled: Counter[tuple[Unit, int]] = Counter()  # events by what they are of and by thread
         self.unknown = 0  # events that are not recorded: of which resource they are could not be read
 
-    def know(self, sites: Iterable[PlannedSite]) -> tuple[dict[int, bytes], dict[int, int]]:
-        """Sites that will be attached → their taps for the kernel, by number; and the upper parts of their cookies."""
+    def know(self, sites: Iterable[PlannedSite]) -> tuple[dict[int, bytes], dict[int, int], dict[int, Unit]]:
+        """Sites that will be attached → their taps for the kernel, by number; upper parts of their cookies; units."""
         packed: dict[int, bytes] = {}
         cookies: dict[int, int] = {}
         for site in sites:
+            if site.taps:
+                unit = frozenset(self._resource(tap) or tap.function for tap in site.taps)
+                for number in (site.site_id, site.entry_id) if site.entry_id else (site.site_id,):
+                    self.units[number] = self.units.get(number, frozenset()) | unit
             if site.refused or not (site.taps or site.saves or site.entry_id):
                 continue
             first = len(self._taps)
@@ -57,7 +70,7 @@ class ResourceEvents:
                     self._number(resource, name, text, tap.function, way)
             flags = (SAVES if site.saves else 0) | (SHARED if site.shared else 0)
             cookies[site.site_id] = (first + 1 if taps else 0) << 32 | flags
-        return packed, cookies
+        return packed, cookies, self.units
 
     def resource_columns(self) -> Columns:
         """Table `resource`."""
@@ -87,6 +100,29 @@ class ResourceEvents:
                     found[self._resource(tap)].add(HOLDER)
         return {number: ",".join(sorted(events)) for number, events in found.items()}
 
+    def give_up(self, subject: Subject, at_ns: int) -> list[int]:
+        """From now on it is not recorded. Returns the sites that are of no use any more."""
+        self._until[subject] = at_ns
+        return [site for site, unit in self.units.items() if self._is_vain(unit)]
+
+    def is_given_up(self, site: PlannedSite) -> bool:
+        """Whether everything that this site is probed for has been given up."""
+        return self._is_vain(self.units.get(site.site_id, frozenset()))
+
+    def _is_vain(self, unit: Unit) -> bool:
+        return bool(unit) and unit <= self._until.keys()
+
+    def name_of(self, subject: Subject) -> str:
+        """For people."""
+        if isinstance(subject, str):
+            return f"variables at {subject}"
+        return next(f"{manifest}: {name}" for (manifest, name), number in self._resources.items() if number == subject)
+
+    def sampled(self) -> dict[tuple[Unit, int], int]:
+        """How many events of what happened in which thread since this was asked last, of a sample."""
+        found, self._sampled = dict(self._sampled), Counter()
+        return found
+
     def new_variables(self) -> Columns:
         """Rows of table `variable` that were not asked for yet."""
         rows = list(self._variables.items())[self._written_variables :]
@@ -107,6 +143,13 @@ class ResourceEvents:
         placed = ((events["ith"] >> _READ >> _INSTANCE) & 1 == 1) | (events["kind"] != ring.RESOURCE)
         self.unknown += int(np.count_nonzero(~placed & (events["ith"] & _GAVE_UP == 0)))
         events, tap = events[placed], tap[placed]
+        self._sample(events)
+        if self._until:
+            until = np.array(
+                [self._until.get(self._resource(one) or one.function, _NEVER) for one in self._taps], np.int64
+            )
+            kept = events["at_ns"] < until[tap]
+            events, tap = events[kept], tap[kept]
         main = events["kind"] == ring.RESOURCE
         rows = self._rows(events[main], tap[main])
         holders = events["kind"] == ring.RESOURCE_HOLDER
@@ -114,6 +157,12 @@ class ResourceEvents:
             rows["holder"] = _beside(events[main], events[holders])
         sampled = events["kind"] == ring.RESOURCE_VARIABLES
         return rows, self._samples(events[sampled], tap[sampled])
+
+    def _sample(self, events: NDArray[np.void]) -> None:
+        step = len(events) // _SAMPLE + 1
+        pairs, counts = np.unique(events[["site", "tid"]][::step], return_counts=True)
+        for (site, tid), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            self._sampled[self.units.get(site, frozenset()), tid] += count * step
 
     def _rows(self, events: NDArray[np.void], tap: NDArray[np.int64]) -> dict[str, object]:
         read = events["ith"] >> _READ

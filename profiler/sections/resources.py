@@ -112,6 +112,7 @@ class ResourceRow:
     utilisation: float | None
     acquires_per_s: float
     capacity: int | None
+    observed_ns: int  # for how long: less than the recording where its events took too much time
     broken_share: float  # acquires and releases without a partner
 
 

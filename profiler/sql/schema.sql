@@ -308,7 +308,8 @@ CREATE TABLE resource (        -- what a manifest calls a resource of the applic
     capacity BIGINT,           -- units of one instance as the manifest states them; NULL unknown
     about VARCHAR,             -- the manifest's sentence
     events VARCHAR,            -- which kinds of events are probed, as wait,acquire,release; holder: waits tell it; NULL: not told
-    shared BOOLEAN             -- whether the processes of a family have it together; NULL: not told, taken for yes
+    shared BOOLEAN,            -- whether the processes of a family have it together; NULL: not told, taken for yes
+    until_ns BIGINT            -- since then its events are not recorded, which took too much time; NULL: until the end
 );
 
 CREATE TABLE resource_event (  -- somebody waits for, gets, uses or gives back units of a resource

@@ -297,6 +297,8 @@ def test_older_recordings_have_no_gpu_work(path: str, version: int) -> None:
         today = recording.rows(columns)
         for name in RESOURCES if version <= 4 else ():
             recording.execute(f"DROP TABLE {name}")
+        if version > 4:
+            recording.execute("ALTER TABLE resource DROP COLUMN until_ns")
         if version in (5, 6):
             recording.append("resource", {"resource_id": [1], "name": ["lock"]})
             recording.execute("ALTER TABLE resource DROP COLUMN shared")

@@ -27,7 +27,7 @@ def draw(page: Page, report: Report) -> RenderableType | None:
     if not blamed and section.resources:
         table = page.table("resource", "acquires", "waits", "waiting", "longest", "of the time held")
         for row in section.resources[:ROWS]:
-            held = row.hold_ns / max(section.span_ns, 1)
+            held = row.hold_ns / max(row.observed_ns, 1)
             page.row(table, clean(row.resource, 24), count(row.acquires), count(row.waits), duration(row.waiting_ns),
                      duration(row.longest_ns), f"{held:.2f}x" if held >= 1 else percent(held))  # fmt: skip
         parts.append(inset(table))
