@@ -45,18 +45,10 @@ CUDA = Engine(
     (
         Ladder(
             "token",
-            "which memory of the host is pinned",
+            "which memory of the host is pinned, and which graphs are made",
             (
-                Rung("runtime", "cudaHostAlloc and the like", probes("cuda", PINNED)),
-                Rung("driver", "cuMemHostAlloc and the like", probes("cuda", DRIVER_PINNED)),
-            ),
-        ),
-        Ladder(
-            "token",
-            "which graphs are made",
-            (
-                Rung("runtime", "captures, and what is made of them", probes("cuda", GRAPHS)),
-                Rung("driver", "the driver's, likewise", probes("cuda", DRIVER_GRAPHS)),
+                Rung("runtime", "cudaHostAlloc and the like, captures", probes("cuda", (*PINNED, *GRAPHS))),
+                Rung("driver", "the driver's, likewise", probes("cuda", (*DRIVER_PINNED, *DRIVER_GRAPHS))),
             ),
         ),
         Ladder(
