@@ -5,8 +5,8 @@ returns: they are C, and no exception leaves them. The runtime calls the driver,
 where no runtime can be: it is linked statically, without symbols. Only its launches are always probed: Triton and
 others call them on their own. One within a runtime's call is told by its parent, and counts once.
 
-Calls that pin memory of the host, and those that make graphs, are rare, and watched all the time: what was pinned must
-be known when it is copied, and which graph it is when it is launched.
+Calls that pin memory of the host, make graphs or look up functions are rare, and watched all the time: what was pinned
+must be known when it is copied, and which graph or function it is when it is launched.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from flowprof.probes.catalogue import Engine, Ladder, Probe, Rung
 from flowprof.probes.device_functions import (
     DRIVER,
+    DRIVER_FUNCTIONS,
     DRIVER_GRAPHS,
     DRIVER_LAUNCHES,
     DRIVER_PINNED,
@@ -45,19 +46,16 @@ CUDA = Engine(
     (
         Ladder(
             "token",
-            "which memory of the host is pinned",
+            "which memory of the host is pinned, and which graphs are made",
             (
-                Rung("runtime", "cudaHostAlloc and the like", probes("cuda", PINNED)),
-                Rung("driver", "cuMemHostAlloc and the like", probes("cuda", DRIVER_PINNED)),
+                Rung("runtime", "cudaHostAlloc and the like, captures", probes("cuda", (*PINNED, *GRAPHS))),
+                Rung("driver", "the driver's, likewise", probes("cuda", (*DRIVER_PINNED, *DRIVER_GRAPHS))),
             ),
         ),
         Ladder(
             "token",
-            "which graphs are made",
-            (
-                Rung("runtime", "captures, and what is made of them", probes("cuda", GRAPHS)),
-                Rung("driver", "the driver's, likewise", probes("cuda", DRIVER_GRAPHS)),
-            ),
+            "what the driver's functions are called",
+            (Rung("names", "looked up in a module or library", probes("cuda", DRIVER_FUNCTIONS)),),
         ),
         Ladder(
             "op",

@@ -5,7 +5,8 @@ A program captures four words (cuda.bpf.c); `words` names them:
     address, event   what the call is about          out    where the address of what is new will be written
     bytes, count     how much; of `item` bytes each   kind   cudaMemcpyKind      type   ncclDataType_t
     source_kind      where from, and the kind in its upper four bits
-    stream, communicator, source, graph; "" is nothing; function, grid, block, config: see the programs for launches
+    stream, communicator, source, graph, kernel; "" is nothing
+    function, grid, block, config: see the programs for launches
 """
 
 from __future__ import annotations
@@ -103,6 +104,11 @@ PINNED: tuple[Function, ...] = (
     Function("cudaFreeHost", "free", ("address",), pinned=True),
     Function("cudaHostUnregister", "free", ("address",), pinned=True),
 )
+DRIVER_FUNCTIONS: tuple[Function, ...] = (
+    Function("cuModuleGetFunction", "function", ("out",), "function_named", 3),
+    Function("cuLibraryGetKernel", "function", ("out",), "function_named", 3),
+    Function("cuKernelGetFunction", "function", ("out", "kernel"), "device_allocate"),
+)
 DRIVER_LAUNCHES: tuple[Function, ...] = (
     Function("cuLaunchKernel", "launch", _LAUNCH, "cu_launch", 6),
     Function("cuLaunchCooperativeKernel", "launch", _LAUNCH, "cu_launch", 6),
@@ -179,7 +185,17 @@ PER_THREAD_STREAM = 2  # cudaStreamPerThread: what 0 is in those
 NCCL_ITEM_BYTES = (1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1)  # by ncclDataType_t: int8, uint8, int32, … bfloat16, float8
 FUNCTIONS: dict[str, Function] = {
     function.name + variant: function
-    for group in (RUNTIME, GRAPHS, PINNED, DRIVER_LAUNCHES, DRIVER, DRIVER_GRAPHS, DRIVER_PINNED, NCCL)
+    for group in (
+        RUNTIME,
+        GRAPHS,
+        PINNED,
+        DRIVER_FUNCTIONS,
+        DRIVER_LAUNCHES,
+        DRIVER,
+        DRIVER_GRAPHS,
+        DRIVER_PINNED,
+        NCCL,
+    )
     for function in group
     for variant in VARIANTS
 }

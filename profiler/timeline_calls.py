@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from flowprof.profiler.sections.cuda_host import stream_name
 from flowprof.profiler.store import Recording, read_sql
 from flowprof.profiler.torch import costs as torch_costs
 from numpy.typing import NDArray
@@ -25,6 +26,12 @@ _CLASSES = (  # what a name shows of a call, first match
     ("products", re.compile(r"gemm|gemv|matmul|linear|conv|addmm|_mm|::b?mm\b|baddbmm|cutlass|cublas|nvjet", re.I)),
     ("copies", re.compile(r"copy|clone|contiguous|memcpy|memset|::to\b|::cat\b", re.I)),
 )
+_CALLS = (  # likewise of a function of CUDA's
+    ("launches", re.compile(r"Launch")),
+    ("waits", re.compile(r"Synchronize")),
+    ("copies", re.compile(r"Memcpy|Memset")),
+    ("allocation", re.compile(r"Malloc|MemAlloc|HostAlloc|Free|HostRegister|HostUnregister")),
+)
 
 Ints = NDArray[np.int64]
 
@@ -36,7 +43,7 @@ class CallKind:
     what: str  # "PyTorch operator", "API call", "kernel", "copy" …
     name: str
     block: str
-    shape: str
+    shape: str  # of an operator's arguments; of a call of CUDA's what it is about
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +78,8 @@ def call_timeline(recording: Recording, limit: int, origin_ns: int) -> CallTimel
         return CallTimeline((), (), 0, 0, 0)
     kinds = [
         CallKind("PyTorch operator" if kind == "operator" else "API call", str(name), _block(str(kind), str(name)),
-                 torch_costs.shown(str(name), torch_costs.arguments(*texts)))
-        for kind, name, *texts in recording.rows(read_sql("timeline_call_whats.sql"))
+                 _about(*about) or torch_costs.shown(str(name), torch_costs.arguments(dims, types, scalars)))
+        for kind, name, *about, dims, types, scalars in recording.rows(read_sql("timeline_call_whats.sql"))
     ]  # fmt: skip
     of_slices = [
         CallKind(str(kind), str(name), _block(str(kind), str(name)), "")
@@ -90,10 +97,21 @@ def call_timeline(recording: Recording, limit: int, origin_ns: int) -> CallTimel
 def _block(kind: str, name: str) -> str:
     if kind in ("nccl", "collective"):
         return "collectives"
-    for block, pattern in _CLASSES:
-        if pattern.search(name):
-            return block if kind not in ("runtime", "driver") else "API calls"
-    return "API calls" if kind in ("runtime", "driver") else "other"
+    of_api = kind in ("runtime", "driver")
+    found = (block for block, pattern in (_CALLS if of_api else _CLASSES) if pattern.search(name))
+    return next(found, "API calls" if of_api else "other")
+
+
+def _about(kernel: str | None, direction: str | None, host_memory: str | None, stream: int | None) -> str:
+    """What a call of CUDA's is about; "" for others, and where it was not recorded."""
+    parts = [kernel, direction, host_memory, None if stream is None else f"stream {stream_name(stream)}"]
+    return " · ".join(part for part in parts if part)
+
+
+def _thread(process: int, thread: int, comm: str, several: bool) -> str:
+    """A thread's name, as short as it tells it from others."""
+    own = f"process {process} · " if several and process != thread else ""
+    return f"calls · {own}{comm}" if str(thread) in comm else f"calls · {own}thread {thread} {comm}".strip()
 
 
 def _threads(
@@ -107,6 +125,7 @@ def _threads(
     found: list[tuple[Ints, Ints, Ints]] = []
     threads, thread_of = np.unique(np.stack([pid, tid]), axis=1, return_inverse=True)
     busy = np.bincount(thread_of.ravel(), weights=(end - start) * (depth == 0), minlength=threads.shape[1])
+    several = len(np.unique(threads[0])) > 1
     for number in np.argsort(-busy, kind="stable")[:MAX_THREADS].tolist():
         process, thread = (int(value) for value in threads[:, number])
         comm = names.get((process, thread), "")
@@ -115,7 +134,7 @@ def _threads(
             if not len(mine):
                 continue
             found.append((number_of[mine], np.full(len(mine), len(lanes), np.int64), np.arange(len(mine))))
-            lanes.append(CallLane(f"calls · thread {thread} {comm}".strip(), level, start[mine] - origin,
+            lanes.append(CallLane(_thread(process, thread, comm, several), level, start[mine] - origin,
                                   end[mine] - start[mine], what[mine].astype(np.uint32), None, None))  # fmt: skip
     if not found:
         return lanes, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))

@@ -89,8 +89,8 @@ def idle(one: HostExposure) -> str:
     """What `exposed` means in this process, and how long it had nothing at all to do."""
     part = f"{duration(one.idle_ns)} of {duration(one.span_ns)}"
     if one.idle == "streams empty":
-        return f"exposed: all streams were certainly empty, for {part} or more; GPU execution not observed"
-    return f"exposed: no arithmetic beside it; no thread in an operator for {part}"
+        return f"Exposed: all streams were certainly empty, for {part} or more; GPU execution not observed"
+    return f"Exposed: no arithmetic beside it; no thread in an operator for {part}"
 
 
 def _lines(one: Overlap, whole: bool) -> list[tuple[str, str]]:

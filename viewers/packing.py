@@ -17,7 +17,8 @@ from flowprof.profiler.timeline_calls import NO_LANE, CallLane
 from flowprof.viewers.quantity import clean
 
 MAX_U32 = 2**32 - 1
-BLOCKS = ("attention", "ffn", "moe", "output", "other", "products", "copies", "collectives", "API calls")
+BLOCKS = ("attention", "ffn", "moe", "output", "other", "products", "copies", "collectives", "launches", "waits",
+          "allocation", "API calls")  # fmt: skip
 PHASES = ("prefill", "decode", "mixed", "other")
 UNKNOWN_COMPUTE = 255
 
@@ -51,7 +52,7 @@ def pack(timeline: Timeline) -> tuple[dict[str, Any], str]:
             for kind in timeline.kinds
         ]
         + [
-            [kind.what, clean(kind.name, 160), BLOCKS.index(kind.block), None, "", clean(kind.shape, 80)]
+            [kind.what, clean(kind.name, 160), BLOCKS.index(kind.block), None, "", clean(kind.shape, 160)]
             for kind in timeline.calls.kinds
         ],
         "lanes": lanes,

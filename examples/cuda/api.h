@@ -62,6 +62,9 @@ int cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned);
 
 int cuLaunchKernel(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, cudaStream_t, void **,
 		   void **);
+int cuModuleGetFunction(CUfunction *, void *, const char *);
+int cuLibraryGetKernel(void **, void *, const char *);
+int cuKernelGetFunction(CUfunction *, void *);
 int cuLaunchKernelEx(const CUlaunchConfig *, CUfunction, void **, void **);
 int cuMemcpyHtoDAsync_v2(CUdeviceptr, const void *, size_t, cudaStream_t);
 int cuMemcpyDtoHAsync_v2(void *, CUdeviceptr, size_t, cudaStream_t);

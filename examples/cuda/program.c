@@ -219,6 +219,23 @@ int main(void)
 				cuMemcpyHtoDAsync_v2(0x7f0000000000, host, 2001, b);
 				cuStreamSynchronize(b);
 #endif
+#ifdef DRIVER
+			} else if (!strcmp(what, "named")) { /* as Triton does, and as programs with libraries of kernels do */
+				CUfunction first = 0, second = 0, kernel = 0;
+				char longest[600];
+				memset(longest, 'x', sizeof(longest) - 1);
+				longest[sizeof(longest) - 1] = 0;
+				cuModuleGetFunction(&first, (void *)0x100000, "triton_poi_fused_add_0");
+				cuLaunchKernel(first, 7, 5, 3, 256, 2, 1, 0, b, 0, 0);
+				cuLibraryGetKernel(&kernel, (void *)0x200000, "_Z8rms_normPKfPfi");
+				cuKernelGetFunction(&second, kernel);
+				cuLaunchKernel(second, 7, 5, 3, 256, 2, 1, 0, b, 0, 0);
+				cuModuleGetFunction(&first, (void *)0x100000, "triton_red_fused_sum_1");
+				cuLaunchKernel(first, 7, 5, 3, 256, 2, 1, 0, b, 0, 0);
+				cuModuleGetFunction(&first, (void *)0x300000, longest);
+				cuLaunchKernel(first, 7, 5, 3, 256, 2, 1, 0, b, 0, 0);
+				cuStreamSynchronize(b);
+#endif
 #ifdef NCCL
 			} else if (!strcmp(what, "collectives")) {
 				void *comm = (void *)0xc0117;

@@ -57,6 +57,37 @@ int device_allocate(struct pt_regs *ctx)
 	return begin(ctx, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx), PT_REGS_PARM1(ctx));
 }
 
+#define NAME_WORDS 32 /* of 8 bytes: longer names are cut off */
+
+/* (where the handle will be written, module or library, name): the name follows in events of its own */
+int function_named(struct pt_regs *ctx)
+{
+	u64 name[NAME_WORDS] = {}, index;
+	u32 call = 0, tid = bpf_get_current_pid_tgid();
+	u16 site = bpf_get_attach_cookie(ctx);
+	begin(ctx, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), 0, 0, PT_REGS_PARM1(ctx));
+	struct calls *c = calling_threads.lookup(&tid);
+	if (!c || !c->count)
+		return 0;
+	call = c->count - 1;
+	long length = read_user_text(name, sizeof(name), (void *)PT_REGS_PARM3(ctx));
+	for (int i = 0; i < NAME_WORDS; i += 4) {
+		if (8 * i >= length)
+			break;
+		struct event *e = reserve(CALL_NAME, site, &index);
+		if (!e)
+			break;
+		e->ith = call;
+		e->a = name[i];
+		e->b = name[i + 1];
+		e->c = name[i + 2];
+		e->d = name[i + 3];
+		e->at_ns = bpf_ktime_get_ns();
+		publish(e, index);
+	}
+	return 0;
+}
+
 /* (stream, where the graph's handle will be written) */
 int graph_captured(struct pt_regs *ctx)
 {

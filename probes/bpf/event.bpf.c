@@ -47,6 +47,7 @@ enum kind {
 	CELLS_FREED = 23, /* KV cells are given back: a=sequence | lower half of the memory's address << 32
 	                     b=from this position | to this one << 32, all i32 */
 	NO_CELLS = 24,   /* a batch found no room in the KV cache: a=lower half of the context's address */
+	CALL_NAME = 25,  /* behind a CALL_ABOUT: the next 32 bytes of a name a…d, see cuda.bpf.c; ith as there */
 	COUNTS = 12,     /* a…d=8 counters of an operator (u32), see counters.bpf.c; at_ns=the operator's start ith=thread */
 };
 
@@ -116,6 +117,8 @@ static inline void publish(struct event *e, u64 index)
 /* bpf_probe_read_user by another name: for that one bcc looks through all symbols of the kernel, which takes longer than
  * to compile. Every kernel that flowprof knows has it. */
 static long (*read_user)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
+
+static long (*read_user_text)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user_str;
 
 static inline u64 word_at(u64 address)
 {

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from flowprof.probes.device_functions import FUNCTIONS, NCCL_ITEM_BYTES, PER_THREAD_STREAM, VARIANTS, Function, api_kind
+from flowprof.profiler.cuda.function_names import FunctionNames
 from flowprof.profiler.cuda.host_memory import HostMemory
 from flowprof.profiler.cuda.kernel_names import KernelNames
 from flowprof.profiler.kernel_side import ring
@@ -27,6 +28,7 @@ DIRECTIONS = np.array(["HtoH", "HtoD", "DtoH", "DtoD", None], object)  # by cuda
 _KIND_BIT = 60  # of a source with its kind above it
 MEMORIES = np.array([None, "pageable", "pinned"], object)
 _ADDRESS = (1 << 48) - 1
+_ALWAYS = ("capture_begin", "capture_end", "graph_instantiate")  # what launches are about later, in windows or not
 
 
 class DeviceCalls:
@@ -37,6 +39,13 @@ class DeviceCalls:
         self._memory = memory
         self._functions: dict[int, tuple[str, Function]] = {}  # by number of the entry site
         self._waiting = np.empty(0, ring.EVENT)
+        self._driver = FunctionNames()
+        self._names: dict[int, bytes] = {}  # by number of a call that looks one up, and has not returned
+
+    @property
+    def kept_always(self) -> list[int]:
+        """Numbers of the entry sites whose calls are recorded outside of windows, too."""
+        return [number for number, (_, function) in self._functions.items() if function.what in _ALWAYS]
 
     def know(self, sites: Iterable[PlannedSite]) -> dict[int, tuple[str, str]]:
         """Sites that will be attached. Returns name and kind in api_call of those that are of CUDA's or NCCL's."""
@@ -62,7 +71,26 @@ class DeviceCalls:
         self._waiting = begun[rest][-MAX_WAITING:]
         ended, about = ended[found], begun[at[found]]
         returned = ended["kind"] == ring.CALL_RETURN
+        self._look_up(events[events["kind"] == ring.CALL_NAME], ended[returned], about[returned])
         return self._columns(ended[returned], about[returned])
+
+    def _look_up(self, parts: NDArray[np.void], ended: NDArray[np.void], about: NDArray[np.void]) -> None:
+        """Functions of the driver that were looked up. parts: of names, those of one call in order."""
+        for part in parts:
+            number = int(part["tid"]) << 32 | int(part["ith"])
+            if number in self._names or len(self._names) < MAX_WAITING:
+                self._names[number] = self._names.get(number, b"") + b"".join(part[word].tobytes() for word in "abcd")
+        what = {number: function for number, (_, function) in self._functions.items() if function.what == "function"}
+        rows = np.flatnonzero(np.isin(ended["site"], list(what)))
+        for row in rows[np.argsort(ended["at_ns"][rows], kind="stable")].tolist():
+            name = self._names.pop(int(ended["b"][row]), b"").partition(b"\0")[0]
+            key, at_ns = int(ended["d"][row]), int(ended["at_ns"][row])
+            if key >> 48:
+                continue  # it failed
+            if "kernel" in what[int(ended["site"][row])].words:
+                self._driver.same(key & _ADDRESS, at_ns, int(about["b"][row]))
+            else:
+                self._driver.learn(key & _ADDRESS, at_ns, name)
 
     def _columns(self, ended: NDArray[np.void], about: NDArray[np.void]) -> Columns:
         rows = len(ended)
@@ -78,6 +106,8 @@ class DeviceCalls:
             words = {word: about[field][mine].view(np.int64) for word, field in
                      zip(function.words, "abcd", strict=False) if word}  # fmt: skip
             self._fill(function, name, words, ended["d"][mine], result[mine], mine, numbers, texts)
+            if function.what == "launch" and api_kind(name) == "driver":
+                self._name(words["function"], ended["a"][mine].astype(np.int64), mine, texts["name"])
             if function.pinned:
                 self._remember(function, ended[mine], result[mine], mine, numbers)
         self._host_memory(ended, numbers, texts)
@@ -129,6 +159,16 @@ class DeviceCalls:
         texts["grid"][mine] = _sizes(grid, 32, 16)
         texts["block"][mine] = _sizes(block & 0xFFFFFFFF, 12, 12)
         numbers["shared_bytes"][mine] = block >> 32 & 0xFFFFFFFF
+
+    def _name(self, handles: Ints, at_ns: Ints, mine: Ints, names: NDArray[np.object_]) -> None:
+        """Name the driver's launches: by the function's name, or else by its handle."""
+        for handle in np.unique(handles).tolist():
+            own = handles == handle
+            found = self._driver.at(handle, at_ns[own])
+            rest = f"function {handle & (1 << 64) - 1:#x}"
+            names[mine[own]] = [
+                before or name or rest for before, name in zip(names[mine[own]], found, strict=True)
+            ]  # fmt: skip
 
     def _copy(self, function: Function, words: dict[str, Ints], mine: Ints, numbers: dict[str, Ints],
               texts: dict[str, NDArray[np.object_]]) -> None:  # fmt: skip

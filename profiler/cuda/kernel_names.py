@@ -2,7 +2,7 @@
 
 nvcc gives the stub the kernel's own (mangled) name, so the symbol table of the module that holds it tells which kernel
 it is. In a stripped module it is the name that the stub is registered under (registered_kernels.py), or else its place
-(`libkernels.so+0x1a2b`); the driver's handle of a function is in no module, and its name is not known.
+(`libkernels.so+0x1a2b`); the driver's handle of a function is in no module: function_names.py.
 """
 
 from __future__ import annotations

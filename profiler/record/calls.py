@@ -23,7 +23,7 @@ REGIONS = {  # functions that run operators, by their probe; torch's own profile
     "torch.script": "TorchScript",
     "torch.compiled": "Torch-Compiled Region",
 }
-KINDS = (ring.CALL_RETURN, ring.CALL_LEFT, ring.CALL_ABOUT)
+KINDS = (ring.CALL_RETURN, ring.CALL_LEFT, ring.CALL_ABOUT, ring.CALL_NAME)
 INDUCTOR_NAME = 12  # characters of the hash that a compiled kernel's library is called by
 MAX_KEYS = 200_000  # distinct arguments of one process
 _DIMS = 5  # more, and there are no strides
@@ -77,7 +77,7 @@ class Calls:
 
     def decode(self, events: NDArray[np.void]) -> tuple[Columns, Columns]:
         """Columns of api_call, and of the rows of api_args that are new. events: of KINDS, any order."""
-        events = events[events["kind"] != ring.CALL_ABOUT]
+        events = events[np.isin(events["kind"], (ring.CALL_RETURN, ring.CALL_LEFT))]
         self.count += len(events)
         sites, site_at = np.unique(events["site"], return_inverse=True)
         names = np.empty(len(sites), object)

@@ -144,6 +144,7 @@ class Intake:
         for window in self._session.windows:
             if window.level != "token":
                 inside |= (start >= window.start_ns) & (start < (window.end_ns or _NEVER))
+        inside |= np.isin(events["site"], process.device.kept_always)
         rows, args = process.calls.decode(events[inside])
         self._session.batch.put("api_call", rows)
         about = process.device.decode(events)  # all of them: memory is pinned at any time

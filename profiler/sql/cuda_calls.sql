@@ -48,5 +48,5 @@ SELECT c.pid, coalesce(c.tid, -1) AS tid, c.start_ns, c.end_ns,
 FROM call c
 ASOF LEFT JOIN recorded r ON c.pid = r.pid AND c.address = r.address AND c.start_ns >= r.end_ns
 LEFT JOIN kernel k ON k.name = c.kernel_name
-WHERE c.what IS NOT NULL
+WHERE list_contains($codes, c.what)
 ORDER BY c.pid, c.tid, c.start_ns

@@ -246,9 +246,11 @@ CREATE TABLE api_args (        -- distinct arguments of operators
 CREATE TABLE device_call (     -- what a call of a CUDA or NCCL function was about; imports tell less, and have no rows here
     call_id BIGINT,            -- as in api_call
     what VARCHAR,              -- launch, graph_launch, copy, memset, synchronize, event_record, event_wait, event_query,
-                               -- capture_begin, capture_end, graph_instantiate, allocate, free, collective, group
+                               -- capture_begin, capture_end, graph_instantiate, allocate, free, collective, group,
+                               -- function (of the driver: looked up by name)
     stream BIGINT,             -- the handle; 0: the default stream; NULL: of none (a whole device, an event, memory)
-    name VARCHAR,              -- launch: the kernel's, demangled, or file+address of its stub; NULL: not known
+    name VARCHAR,              -- launch: the kernel's, demangled, or file+address of its stub, or (driver) function
+                               -- and handle; NULL: not known
     grid VARCHAR, block VARCHAR,  -- launch: JSON [x, y, z]
     shared_bytes BIGINT,       -- launch: dynamic shared memory of a block
     bytes BIGINT,              -- copied, set, allocated, or of this process's part of a collective

@@ -162,7 +162,7 @@ def test_the_runtime_calls_the_driver_and_a_launch_counts_once(built: Built, tmp
     assert (found.launches, found.nested) == (10 + 8, 10)
     own = [row for row in rows if row["kind"] == "driver" and not row["inner"]]
     assert {(row["grid"], row["block"]) for row in own} == {("[7, 5, 3]", "[256, 2, 1]")}
-    assert {row["shared_bytes"] for row in own} == {2048, 512} and {row["name"] for row in own} == {None}
+    assert {row["shared_bytes"] for row in own} == {2048, 512} and {row["name"] for row in own} == {"function 0x5000"}
     assert {row["stream"] for row in own} == {program.streams[1]}
 
 
@@ -179,7 +179,7 @@ def test_a_runtime_without_symbols_is_seen_through_the_driver(built: Built, tmp_
     assert found.launches == 18 and found.nested == 0
     copies = {(row["bytes"], row["direction"], row["host_memory"]) for row in rows if row["what"] == "copy"}
     assert copies == {(2001, "HtoD", "pageable"), (1 << 20, "HtoD", "pageable")}
-    [name] = {row["name"] for row in rows if row["what"] == "launch" and row["name"]}
+    [name] = {row["name"] for row in rows if row["what"] == "launch"} - {"function 0x5000"}
     assert str(name).startswith("program+0x"), "the stub's symbol is gone"
 
 
@@ -306,6 +306,35 @@ def test_gpu_time_is_not_invented(built: Built, tmp_path: Path) -> None:
     share = told["cuda_host"]["graph_launch_share"]
     assert share > 0
     assert told["gpu"] == {**times, "graph_launch_share": share, "graph_launch_basis": "of launching calls"}
+
+
+def test_names_of_the_driver_s_functions(built: Built, tmp_path: Path) -> None:
+    """Two functions have one handle, one after the other; a kernel's function; a name that is too long."""
+    orders = ("named", 3), ("driver", 1)
+    with built.run("driver") as program, record(program, tmp_path / "a.duckdb", *orders) as recording:
+        rows = [row for row in frames(recording) if row["what"] == "launch" and not row["inner"]]
+        kernels = {one.name: one.launches for one in table(build_report(recording)).kernels}
+    expected = ["triton_poi_fused_add_0", RMS_NORM, "triton_red_fused_sum_1", "x" * 255]
+    assert [row["name"] for row in rows] == 3 * expected + 2 * ["function 0x5000"], "of one nobody saw where it is from"
+    assert kernels == {**dict.fromkeys(expected, 3), "function 0x5000": 2}
+
+
+def test_what_makes_graphs_is_seen_outside_of_windows(built: Built, tmp_path: Path) -> None:
+    """A graph that is made anew between two windows is not the one that was known before."""
+    with built.run("shared") as program:
+        with recording_of([program.pid], tmp_path / "a.duckdb", levels=LEVELS, budget=0.05) as run:
+            deadline = time.monotonic() + 30
+            for level, order in (("op", "capture"), ("token", "capture"), ("op", "replay")):
+                while run.recorder.progress.level != level:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.005)
+                program.tell(order)
+        with Recording.open(str(tmp_path / "a.duckdb")) as recording:
+            made = recording.rows("SELECT count(*) FROM device_call WHERE what = 'graph_instantiate'")
+            launched = recording.rows("SELECT count(*) FROM device_call WHERE what = 'graph_launch'")
+            found = table(build_report(recording))
+    assert made == [(2,)]
+    assert (found.graph_launches, found.graph_launches_known) == (launched[0][0], 0)
 
 
 def test_a_recording_with_a_budget_has_windows(built: Built, tmp_path: Path) -> None:

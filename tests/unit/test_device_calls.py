@@ -109,6 +109,31 @@ def test_a_launch(device: DeviceCalls) -> None:
     assert (third["name"], third["stream"]) == ("norm", 2), "the default stream of a thread"
 
 
+def test_handles_of_the_driver_s_functions_by_time(device: DeviceCalls) -> None:
+    """A handle that is given away anew; a name in parts; a call that failed; a function that nobody saw looked up."""
+    device.know([site(20, "cuModuleGetFunction"), site(21, "cuLaunchKernel"), site(22, "cuKernelGetFunction")])
+    thread = Thread()
+
+    def looked_up(name: bytes, handle: int, result: int = 0) -> None:
+        number = thread.count
+        for at in range(0, len(name) + 1, 32):
+            words = np.frombuffer((name[at : at + 32]).ljust(32, b"\0"), "<u8").tolist()
+            thread.events.append((0, thread.now, 1, TID, ring.CALL_NAME, 20, number, *words))
+        thread.call(20, 1, 2, out=handle, result=result)
+
+    looked_up(b"first_" + b"k" * 40, 0x7000)
+    thread.call(21, 0x7000)
+    looked_up(b"second", 0x7000)
+    thread.call(22, 0x8000, 0x7000, out=0x9000)
+    looked_up(b"failed", 0x7000, result=500)
+    for handle in (0x7000, 0x9000, 0x6000):
+        thread.call(21, handle)
+    found = [row["name"] for row in rows(device.decode(thread.taken())) if row["what"] == "launch"]
+    assert found == ["first_" + "k" * 40, "second", "second", "function 0x6000"]
+    thread.call(21, 0x7000)
+    assert [row["name"] for row in rows(device.decode(thread.taken()))] == ["second"]
+
+
 def test_a_call_that_takes_long_and_one_that_never_returns(device: DeviceCalls) -> None:
     thread, other = Thread(), Thread(78)
     thread.call(8, 4000, 1 << 20, returns=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from device_calls import Program
 from flowprof.profiler.store import Recording
 from flowprof.profiler.timeline import timeline
 from flowprof.profiler.timeline_calls import MAX_DEPTH, NO_LANE
@@ -58,8 +59,8 @@ def test_lanes(recorded: Path) -> None:
     assert names == [["aten::mm"], ["cudaLaunchKernel", "cudaMemcpyAsync"], ["aten::copy_"], ["sgemm<1>", "lost"],
                      ["Memcpy HtoD"]]  # fmt: skip
     blocks = {kind.name: kind.block for kind in calls.kinds}
-    assert blocks == {"aten::mm": "products", "aten::copy_": "copies", "cudaLaunchKernel": "API calls",
-                      "cudaMemcpyAsync": "API calls", "sgemm<1>": "products", "lost": "other",
+    assert blocks == {"aten::mm": "products", "aten::copy_": "copies", "cudaLaunchKernel": "launches",
+                      "cudaMemcpyAsync": "copies", "sgemm<1>": "products", "lost": "other",
                       "Memcpy HtoD": "copies"}  # fmt: skip
     assert set(blocks.values()) <= set(BLOCKS)
     assert next(kind.shape for kind in calls.kinds if kind.name == "aten::mm") == "2x3 · 3x4 f32"
@@ -89,8 +90,33 @@ def test_equal_numbers_of_two_processes(tmp_path: Path) -> None:
         )  # fmt: skip
     with Recording.open(str(tmp_path / "x.duckdb")) as recording:
         lanes = timeline(recording).calls.lanes
-    assert [lane.label for lane in lanes[:2]] == ["calls · thread 7", "calls · thread 8"]
+    assert [lane.label for lane in lanes[:2]] == ["calls · process 1 · thread 7", "calls · process 2 · thread 8"]
     assert [lane.flow_lane.tolist() for lane in lanes[2:] if lane.flow_lane is not None] == [[1], [0], [NO_LANE]]
+
+
+def test_what_calls_of_cuda_are_about(tmp_path: Path) -> None:
+    """Two kernels on one stream are two kinds; a thread whose name says its number is not named twice."""
+    program = Program()
+    program.launch(0, 0xA000, name="gemm<float>")
+    program.launch(10, 0xA000, name="norm")
+    program.launch(20, 0xA000, name="gemm<float>")
+    program.call("cudaMemcpyAsync", 30, 5, 0, bytes=64, direction="HtoD", host_memory="pageable")
+    program.sync(40, 5, None)
+    program.call("cudaMalloc", 50, 5, None, bytes=64)
+    program.call("cudaEventRecord", 60, 1, 0xA000, address=7)
+    with program.write(tmp_path / "a.duckdb") as recording:
+        recording.shadow("thread", {"pid": [1], "tid": [1], "comm": ["thread 1 (python3)"]})
+        found = timeline(recording)
+    [lane] = found.calls.lanes
+    kinds = [found.calls.kinds[kind] for kind in lane.kind]
+    assert lane.label == "calls · thread 1 (python3)"
+    assert [(kind.block, kind.shape) for kind in kinds] == [
+        ("launches", "gemm<float> · stream 0xa000"), ("launches", "norm · stream 0xa000"),
+        ("launches", "gemm<float> · stream 0xa000"), ("copies", "HtoD · pageable · stream default"), ("waits", ""),
+        ("allocation", ""), ("API calls", "stream 0xa000"),
+    ]  # fmt: skip
+    assert {kind.block for kind in kinds} <= set(BLOCKS)
+    pack(found)
 
 
 def test_collectives_on_the_host_have_a_lane(tmp_path: Path) -> None:

@@ -98,6 +98,9 @@
     return `${(ns / size).toFixed(Math.min(6, digits))} ${unit}`;
   }
 
+  // A kernel of a template by its own name: what it returns and where it is declared takes all the room of a bar.
+  const brief = (name) => (name.startsWith("void ") ? name.slice(5).replace(/^(?:(?:\w+|\(anonymous namespace\))::)+/, "") : name);
+
   // ---- the view
 
   // A thread's states go under its operators; a thread without operators gets a lane of its own.
@@ -334,7 +337,7 @@
         const room = Math.min(right, this.width) - Math.max(left, 0) - 8;
         if (room > 34 && lane.type !== "states") {
           const operator = lane.type === "operators" ? kinds[lane.kind[i]] : null;
-          const text = operator ? operator[1] || operator[0]
+          const text = operator ? brief(operator[1]) || operator[0]
             : `${this.description.phases[lane.kind[i]]} · ${lane.tokens[i]} ${lane.tokens[i] === 1 ? "token" : "tokens"}`;
           c.save();
           c.beginPath(); c.rect(Math.max(left, 0), y, room + 6, lane.high); c.clip();
@@ -437,7 +440,7 @@
       }
       const hit = new Uint8Array(this.description.kinds.length);
       this.description.kinds.forEach((kind, k) => {
-        const all = `${kind[0]} ${kind[1]} ${this.description.blocks[kind[2]]} ${kind[3] === null ? "" : `layer ${kind[3]}`}`.toLowerCase();
+        const all = `${kind[0]} ${kind[1]} ${this.description.blocks[kind[2]]} ${kind[3] === null ? "" : `layer ${kind[3]}`} ${kind[5]}`.toLowerCase();
         hit[k] = words.every((word) => all.includes(word)) ? 1 : 0;
       });
       // A stretch off the processor is found by its state and by who was in the way.
@@ -506,7 +509,7 @@
         const [op, name, block, layer, type, shape] = this.description.kinds[lane.kind[item]];
         head.textContent = name || op;
         lines.push(`${op}${name ? "" : ""} · ${this.description.blocks[block]}${layer === null ? "" : ` · layer ${layer}`}`);
-        if (shape) lines.push(`${type} ${shape}`);
+        if (shape) lines.push(`${type} ${shape}`.trim());
         const wait = waited(lane, item);
         const call = this.launch(lane, item);
         if (call) lines.push(`launched by ${this.description.kinds[call.lane.kind[call.item]][1]}, begun ${duration(Math.max(0, lane.start[item] - call.lane.start[call.item]))} after its call began`);
@@ -528,10 +531,12 @@
       });
       tip.append(head, rest);
       tip.hidden = false;
-      const left = x + 16 + tip.offsetWidth > this.width ? Math.max(4, x - tip.offsetWidth - 12) : x + 14;
-      const below = y + 18, room = this.stage.clientHeight;
-      tip.style.left = `${left}px`;
-      tip.style.top = `${below + tip.offsetHeight > room ? Math.max(2, y - tip.offsetHeight - 10) : below}px`;
+      // In the window, not in the stage: a timeline of one lane is lower than what it says.
+      const box = this.canvas.getBoundingClientRect(), at = box.left + x, below = box.top + y + 18;
+      const left = at + 16 + tip.offsetWidth > box.left + this.width ? at - tip.offsetWidth - 12 : at + 14;
+      const top = below + tip.offsetHeight > innerHeight ? below - tip.offsetHeight - 28 : below;
+      tip.style.left = `${Math.max(4, Math.min(left, innerWidth - tip.offsetWidth - 4))}px`;
+      tip.style.top = `${Math.max(2, Math.min(top, innerHeight - tip.offsetHeight - 2))}px`; // of a lane out of sight: near it
     }
 
     place(event) {
@@ -541,6 +546,7 @@
 
     listen() {
       const { canvas } = this;
+      addEventListener("scroll", () => { this.tip.hidden = true; }, { capture: true, passive: true });
       canvas.addEventListener("wheel", (event) => {
         const focused = document.activeElement === canvas;
         if (!focused && !event.ctrlKey && !event.metaKey && !event.shiftKey && Math.abs(event.deltaX) <= Math.abs(event.deltaY)) return;
