@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
@@ -110,7 +111,7 @@ def quota(folder: Path, pid: int, processors: float) -> Iterator[Path]:
 
 def test_a_quota_throttles_the_server(server: StartServer, tmp_path: Path) -> None:
     engine, path = server("dense-150m"), tmp_path / "x.duckdb"
-    with recorded(engine, path), quota(tmp_path, engine.pid, 1.0) as stat:
+    with quota(tmp_path, engine.pid, 1.0) as stat, recorded(engine, path):
         load.request(engine.url, n_predict=60, prompt_tokens=64)
         throttled = int(dict(line.split() for line in stat.read_text().splitlines())["nr_throttled"])
     assert throttled > 5, "nothing was planted"
@@ -119,7 +120,11 @@ def test_a_quota_throttles_the_server(server: StartServer, tmp_path: Path) -> No
     assert 25 < numbers(first.claim)[0] < 60, "two threads, one processor's time: half is lost"
     times, _, longest_ms = numbers(first.evidence[0])
     assert times <= 2 * throttled + 2
-    assert 15 < longest_ms < 45, "two threads use up 50 ms in 25, and the period has 25 more"
+    assert longest_ms < 45, "two threads use up 50 ms in 25, and the period has 25 more"
+    assert first.claim.startswith("The quota of its cgroup"), first
+    assert "its cgroup may use 50 ms of processor time in 50 ms (1 processor)" in first.evidence[1]
+    used_up = re.search(r"used that up in (\d+) of (\d+) periods", first.evidence[1])
+    assert used_up and 0.5 * throttled <= int(used_up[1]) <= int(used_up[2]), "before it was recorded, too"
 
 
 # ---------------------------------------------------------------------- single threads
