@@ -36,12 +36,14 @@ class Planted:
     finding: str
     plant: Callable[[RunningServer], AbstractContextManager[object]] = lambda _: nullcontext()
     model: str = "dense-150m"
+    idle: bool = False  # it shows on idle processors only: whoever else runs hides it
     own_copy: bool = False  # the model's pages must be nobody else's
     n_predict: int = 64
     prompt_tokens: int = 32
     concurrency: int = 1
     duration: str = "4s"  # how long to record, unless told otherwise
     server: dict[str, Any] = field(default_factory=dict)  # options of llama_server.start
+    wrapper: Callable[[], tuple[str, ...]] = tuple  # the command in front of the server
 
 
 def show(planted: Planted, arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +58,8 @@ def show(planted: Planted, arguments: Sequence[str] | None = None) -> int:
         copied.write_bytes(model.read_bytes())
         model = copied
     try:
-        with llama_server.start(model, **planted.server) as server, _under_load(server, planted), planted.plant(server):
+        started = llama_server.start(model, wrapper=planted.wrapper(), **planted.server)
+        with started as server, _under_load(server, planted), planted.plant(server):
             command = ["attach", str(server.pid), "-d", asked.duration, "--full", "--levels", LEVELS]
             status = subprocess.run([*FLOWPROF, *command, "-f", "-o", asked.output], check=False).returncode
     finally:

@@ -48,6 +48,28 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Throttled:
+    """What the kernel counted of a control group's processor quota while it was recorded."""
+
+    quota_us: int | None  # in each period; None: there is no quota
+    period_us: int | None
+    periods: int
+    throttled: int  # of those: it used up its quota
+    throttled_ns: int  # it was held up for so long, all processors together
+
+    @property
+    def words(self) -> str:
+        if self.quota_us is None or not self.period_us:
+            return "its cgroup has no quota of processor time"
+        processors = self.quota_us / self.period_us
+        return (
+            f"its cgroup may use {self.quota_us / 1e3:g} ms of processor time in {self.period_us / 1e3:g} ms "
+            f"({processors:.2g} processor{'s' * (processors != 1)}), and had used that up in {self.throttled} of "
+            f"{self.periods} periods: {self.throttled_ns / 1e6:.1f} ms on all processors together"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """What is known of the process that waits."""
 
@@ -56,11 +78,18 @@ class Scene:
     neighbours: Sequence[Neighbour]
     faults: Sequence[tuple[str | None, int]]  # its major page faults by file, most first; as page_fault.file has it
     crowded: bool  # it has more threads in its pool than processors
+    quota: Throttled | None = None  # None: it was not recorded, or the kernel does not say
+    runnable_ns: int = 0  # its pool threads waited for a processor in graphs, all phases
 
     @property
     def graphs_ns(self) -> int:
         """Time in graphs, of all phases."""
         return sum(item.total_ns for item in self.whole.values())
+
+    @property
+    def held_up(self) -> bool:
+        """Whether a quota explains most of what its threads waited for a processor."""
+        return self.quota is not None and 2 * self.quota.throttled_ns > self.runnable_ns > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +144,8 @@ def _no_processor(price: _Price, scene: Scene) -> Finding | None:
     loss = price.loss
     siblings, others = loss.siblings, loss.others
     held_off = [cause for cause in loss.idle if cause.total_ns >= THROTTLED_NS * cause.times]
-    if 2 * total(held_off) > total(loss.causes):
-        return _throttled(price, held_off)
+    if scene.held_up or 2 * total(held_off) > total(loss.causes):
+        return _throttled(price, held_off, scene.quota)
     if 2 * total(loss.idle) > total(loss.causes):
         return (
             None if scene.crowded else _woken(price, loss.idle)
@@ -133,17 +162,24 @@ def _no_processor(price: _Price, scene: Scene) -> Finding | None:
     return None
 
 
-def _throttled(price: _Price, idle: list[WaitCause]) -> Finding:
-    times, longest = sum(cause.times for cause in idle), max(cause.longest_ns for cause in idle)
+def _throttled(price: _Price, idle: list[WaitCause], quota: Throttled | None) -> Finding:
+    times, longest = sum(cause.times for cause in idle), max((cause.longest_ns for cause in idle), default=0)
+    if quota is not None and quota.throttled:
+        claim = "The quota of its cgroup keeps the engine's threads off the processors"
+    else:
+        why = "as if a quota were used up" if quota is None else "and no quota of their cgroup does that"
+        claim = f"The engine's threads are kept off idle processors, {why}"
     return price.finding(
         "waits.throttled",
-        f"The engine's threads are kept off idle processors, as if a quota were used up: {price.lost}",
+        f"{claim}: {price.lost}",
         (
             f"{times} times a thread that could run did not, on a processor with nothing else to do: "
             f"{total(idle) / 1e6:.1f} ms in all, {longest / 1e6:.1f} ms at most",
+            *((quota.words,) if quota is not None else ()),
         ),
         "Look at nr_throttled in the cpu.stat of the process's cgroup: raise cpu.max (docker --cpus, Kubernetes "
         "limits), or start the server with no more --threads than the quota has processors.",
+        confidence="low" if quota is not None and not quota.throttled else None,
     )
 
 

@@ -15,7 +15,10 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
 
 * `waits.preempted`: other programs took processors from the pool for 5 % of a phase or more. Move them away (taskset,
   cgroups, nice), or give the engine fewer threads than there are processors.
-* `waits.throttled`: threads could run and did not, while their processor idled: a cgroup's quota (docker --cpus).
+* `waits.throttled`: threads could run and did not, while their processor idled: a cgroup's quota (docker --cpus). Or
+  the kernel's own account of the cgroup says that it was held up for half of the time that threads waited for a
+  processor: others may run on it meanwhile. Where that account stood still, something else kept them off idle
+  processors (a host that took them from this guest, say), and the finding's confidence is low.
   Raise it (cpu.max, Kubernetes limits), or start no more --threads than it has processors.
 * `waits.wakeup`: threads that slept for short were woken, and waited until an idle processor had come back for them
   (idle states, a virtual processor that its host has to start again), 5 % of a phase or more. Let them spin (--poll,
@@ -36,14 +39,14 @@ waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 from flowprof.profiler.analyzers import wait_findings
-from flowprof.profiler.analyzers.absence import computing, crowded_pools, in_process, losses, splits
+from flowprof.profiler.analyzers.absence import computing, crowded_pools, in_process, losses, splits, total
 from flowprof.profiler.analyzers.contract import GRAPHS, SCHED, Analyzer, Result, coverage
 from flowprof.profiler.analyzers.scheduler_losses import LIMIT, SchedulerLosses, scheduler_losses
-from flowprof.profiler.analyzers.wait_findings import Neighbour, Scene
+from flowprof.profiler.analyzers.wait_findings import Neighbour, Scene, Throttled
 from flowprof.profiler.analyzers.wait_roots import wait_roots
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.waits import WaitTable
@@ -55,6 +58,12 @@ NEIGHBOURS_SQL = """
 SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window) AS share, coalesce(cpus, '')
 FROM neighbour WHERE share >= $least ORDER BY share DESC
 """
+QUOTA_SQL = """
+SELECT pid, max(value) FILTER (name = 'quota_us'), max(value) FILTER (name = 'period_us'),
+       max(value) FILTER (name = 'nr_periods'), max(value) FILTER (name = 'nr_throttled'),
+       max(value) FILTER (name = 'throttled_ns')
+FROM counter WHERE tid = 0 GROUP BY pid
+"""
 FAULTS_SQL = "SELECT pid, file, count(*) FROM page_fault GROUP BY pid, file ORDER BY count(*) DESC, file"
 
 
@@ -65,11 +74,15 @@ def analyze(recording: Recording) -> Result:
     faults: dict[int, list[tuple[str | None, int]]] = defaultdict(list)
     for pid, file, count in recording.rows(FAULTS_SQL):
         faults[pid].append((file, count))
+    runnable = Counter[int]()  # threads' waits for a processor by process, ns
+    for loss in lost:
+        runnable[loss.pid] += total(loss.causes) if loss.state == "runnable" else 0
+    quotas = {pid: Throttled(*counts) for pid, *counts in recording.rows(QUOTA_SQL)}
     found: list[Finding | None] = []
     for pid in pids:
         where = in_process(pid, pids)
         whole = {item.phase: item for item in coverage(recording, "token", "op", "thread", pid=pid)}
-        scene = Scene(where, whole, neighbours, faults[pid], pid in crowded)
+        scene = Scene(where, whole, neighbours, faults[pid], pid in crowded, quotas.get(pid), runnable[pid])
         found += [wait_findings.of_loss(loss, scene) for loss in lost if loss.pid == pid]
         if pid not in crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
             deep = {item.phase: item for item in coverage(recording, "thread", pid=pid)}

@@ -23,6 +23,7 @@ from flowprof.profiler.record.counters import ThreadCounters
 from flowprof.profiler.record.decode import Decoder
 from flowprof.profiler.record.intake import Intake
 from flowprof.profiler.record.live_graphs import LiveGraphs
+from flowprof.profiler.record.quota import QuotaCounts
 from flowprof.profiler.record.requests import Requests
 from flowprof.profiler.record.schedule import Schedule
 from flowprof.profiler.record.session import Process, Session, now_ns
@@ -71,6 +72,7 @@ class Follower:
             old.device if old and stayed else DeviceCalls(KernelNames(pid, debug_dirs), HostMemory(pid)),
             old.schedule if old else Schedule(pid, session.probes.thread_names, session.stacks),
             old.counters if old else ThreadCounters(pid),
+            old.quota if old else QuotaCounts(pid),
             {(m.inode, m.mappings[0].start) for m in target.modules},
             [site for site in session.sites if site.pid == pid],
             threads=old.threads if old else {},
@@ -97,6 +99,7 @@ class Follower:
                 session.note(pid, "exit", "the process ended")
             else:
                 self._look_at_modules(process, now)
+                process.quota.look()
                 if session.options.manifests:
                     process.counters.look()  # threads that end will be named
         if all(p.ended_ns is not None for p in session.processes.values()):

@@ -22,6 +22,7 @@ from flowprof.profiler.record.calls import Calls
 from flowprof.profiler.record.counters import ThreadCounters
 from flowprof.profiler.record.decode import Decoder, Window
 from flowprof.profiler.record.options import Options
+from flowprof.profiler.record.quota import QuotaCounts
 from flowprof.profiler.record.requests import Requests
 from flowprof.profiler.record.schedule import Schedule
 from flowprof.profiler.record.stacks import Stacks
@@ -66,6 +67,7 @@ class Process:
     device: DeviceCalls
     schedule: Schedule
     counters: ThreadCounters
+    quota: QuotaCounts
     seen: set[tuple[int, int]]  # (inode, start) of every executable mapping looked at
     sites: list[PlannedSite]
     pending: list[np.ndarray] = field(default_factory=list)

@@ -206,8 +206,9 @@ class Writer:
                 session.batch.put("loss", {"window_id": [window_id], "place": [place], "events": [lost]})
 
     def _queue_threads(self, process: Process) -> None:
-        process.counters.look()
-        self._session.batch.put("counter", process.counters.columns())
+        for counts in (process.counters, process.quota):
+            counts.look()
+            self._session.batch.put("counter", counts.columns())
         self._session.batch.put("other_thread", process.schedule.other_threads())
         there = threads_of(process.target.pid)
         names = process.counters.names  # of threads that have ended, too

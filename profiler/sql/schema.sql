@@ -129,9 +129,9 @@ CREATE TABLE open_wait (       -- threads that did not run when the recording en
 );
 
 CREATE TABLE counter (         -- what the kernel counted for each thread while the recording ran
-    pid INTEGER, tid INTEGER,
+    pid INTEGER, tid INTEGER,  -- tid 0: for the process's control group (record/quota.py)
     name VARCHAR,              -- task_clock_ns, run_delay_ns, voluntary_switches, involuntary_switches, minor_faults,
-                               -- major_faults
+                               -- major_faults; of a group quota_us, period_us, nr_periods, nr_throttled, throttled_ns
     value BIGINT
 );
 

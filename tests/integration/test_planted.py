@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.bpf, pytest.mark.engine]
 
 FOLDER = Path(flowprof.examples.__path__[0])
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.py") if "\nPLANTED = " in path.read_text())
+DEAREST = ("blocked_thread", "throttled", "uneven_work")  # what else runs here costs the server less
+UNDISTURBED: dict[str, Any] = {"start_new_session": True, "preexec_fn": lambda: first_in_line(os.getpid())}
+BUSY = 0.5  # load
 TRIES = 3  # whoever else runs on this machine may hide a cause behind their own
 
 TRACED = sorted(path.stem for path in FOLDER.glob("*.py") if "\nTRACED = " in path.read_text())
@@ -56,8 +59,12 @@ def test_the_cause_is_named(name: str, tmp_path: Path) -> None:
     planted: Planted = importlib.import_module(f"flowprof.examples.{name}").PLANTED
     output = tmp_path / "planted.duckdb"
     command = [sys.executable, "-m", f"flowprof.examples.{name}", "-o", str(output)]
-    done = run_until_named(command)
+    if planted.idle and os.getloadavg()[0] > BUSY:
+        pytest.xfail("needs processors that idle, and others use this machine")
+    done = run_until_named(command, **(UNDISTURBED if name in DEAREST else {}))
     assert f"planted: {planted.finding}" in done.stdout.splitlines()[-1]
+    if name in DEAREST:
+        assert f"planted: {planted.finding}, finding 1 of " in done.stdout.splitlines()[-1]
     report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(output), "--json"]
     findings = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)["findings"]
     assert planted.finding in {finding["id"] for finding in findings}
@@ -71,8 +78,7 @@ def test_the_report_agrees_with_the_program(name: str, tmp_path: Path) -> None:
     planted: PlantedResource = importlib.import_module(f"flowprof.examples.{name}").RESOURCE
     output = tmp_path / "planted.duckdb"
     command = [sys.executable, "-m", f"flowprof.examples.{name}", "-o", str(output)]
-    undisturbed = {"start_new_session": True, "preexec_fn": lambda: first_in_line(os.getpid())}
-    done = run_until_named(command, TRIES if planted.pathology or planted.ends else 1, **undisturbed)
+    done = run_until_named(command, TRIES if planted.pathology or planted.ends else 1, **UNDISTURBED)
     assert done.stdout.splitlines()[-1].startswith("they agree")
     report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(output), "--json"]
     blamed = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)["resources"]

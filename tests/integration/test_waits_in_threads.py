@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flowprof.examples import load, planted
+from flowprof.examples import load, planted, quota
 from flowprof.examples.llama_server import RunningServer
 from flowprof.profiler.sections.waits import WaitTable
 from undisturbed import DISTURBED, MS, busiest, numbers, pool, problems, recorded, report_of
@@ -69,48 +69,9 @@ StartServer = Callable[..., RunningServer]
 # ---------------------------------------------------------------------- a quota
 
 
-@contextmanager
-def quota(folder: Path, pid: int, processors: float) -> Iterator[Path]:
-    """Put a process into a cgroup that may use so much processor time in 50 ms; yields the group's cpu.stat.
-
-    Its hierarchy is mounted in `folder`, wherever the host has it: version 1 where `cpu` belongs to that, else 2.
-    """
-    rows = [line.split() for line in Path("/proc/cgroups").read_text().splitlines()]
-    old = any(name == "cpu" and hierarchy != "0" for name, hierarchy, *_ in rows)
-    root, period_us = folder / "cgroup", 50_000
-    root.mkdir()
-    subprocess.run(["mount", "-t", *(("cgroup", "-o", "cpu") if old else ("cgroup2",)), "none", root], check=True)
-    group, control = root / f"flowprof-{os.getpid()}", root / "cgroup.subtree_control"
-    added = False
-    try:
-        if not old and "cpu" not in control.read_text().split():
-            control.write_text("+cpu")
-            added = True
-        group.mkdir()
-        limit = int(period_us * processors)
-        settings = (
-            {"cpu.cfs_period_us": period_us, "cpu.cfs_quota_us": limit, "cpu.shares": 262_144}
-            if old
-            else {"cpu.max": f"{limit} {period_us}", "cpu.weight": 10_000}
-        )
-        for name, value in settings.items():
-            (group / name).write_text(str(value))
-        (group / "cgroup.procs").write_text(str(pid))
-        yield group / "cpu.stat"
-    except OSError as error:
-        pytest.xfail(f"no cgroup with a quota can be made here: {error}")
-    finally:
-        if group.exists():
-            (root / "cgroup.procs").write_text(str(pid))
-            group.rmdir()
-        if added:
-            control.write_text("-cpu")
-        subprocess.run(["umount", root], check=True)
-
-
 def test_a_quota_throttles_the_server(server: StartServer, tmp_path: Path) -> None:
     engine, path = server("dense-150m"), tmp_path / "x.duckdb"
-    with recorded(engine, path), quota(tmp_path, engine.pid, 1.0) as stat:
+    with quota.of(engine.pid, 1.0) as stat, recorded(engine, path):
         load.request(engine.url, n_predict=60, prompt_tokens=64)
         throttled = int(dict(line.split() for line in stat.read_text().splitlines())["nr_throttled"])
     assert throttled > 5, "nothing was planted"
@@ -119,7 +80,11 @@ def test_a_quota_throttles_the_server(server: StartServer, tmp_path: Path) -> No
     assert 25 < numbers(first.claim)[0] < 60, "two threads, one processor's time: half is lost"
     times, _, longest_ms = numbers(first.evidence[0])
     assert times <= 2 * throttled + 2
-    assert 15 < longest_ms < 45, "two threads use up 50 ms in 25, and the period has 25 more"
+    assert longest_ms < 45, "two threads use up 50 ms in 25, and the period has 25 more"
+    assert first.claim.startswith("The quota of its cgroup"), first
+    assert "its cgroup may use 50 ms of processor time in 50 ms (1 processor)" in first.evidence[1]
+    used_up = re.search(r"used that up in (\d+) of (\d+) periods", first.evidence[1])
+    assert used_up and 0.5 * throttled <= int(used_up[1]) <= int(used_up[2]), "before it was recorded, too"
 
 
 # ---------------------------------------------------------------------- single threads

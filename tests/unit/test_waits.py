@@ -29,6 +29,7 @@ def analysed(
     others=(),
     prefill=0,
     lost=(),
+    quota=(),
 ):
     """Two threads, two operators: 4 ms of work and 1 ms of barrier on the first thread, the reverse on the other."""
     path = str(tmp_path / "waits.duckdb")
@@ -69,6 +70,8 @@ def analysed(
                                    "module": ["/usr/lib/libgomp.so.1", "/opt/engine"]})  # fmt: skip
         for tid, pid, comm in others:
             recording.append("other_thread", {"tid": [tid], "pid": [pid], "comm": [comm]})
+        for name, value in quota:  # of the process's control group
+            recording.append("counter", {"pid": [PID], "tid": [0], "name": [name], "value": [value]})
         for place, events in lost:
             recording.append("loss", {"window_id": [1], "place": [place], "events": [events]})
         for comm, pid, share in neighbours:
@@ -184,6 +187,35 @@ def test_sleep_at_a_barrier_inside_an_operator_is_known_by_its_stack(tmp_path):
 )  # fmt: skip
 def test_planted_waits(tmp_path, states, options, expected):
     assert found(analysed(tmp_path, states, **options)) == expected
+
+
+QUOTA = (("quota_us", 50_000), ("period_us", 100_000), ("nr_periods", 40))
+UP = (*QUOTA, ("nr_throttled", 31), ("throttled_ns", 50 * MS))
+STILL = (("nr_periods", 40), ("nr_throttled", 0), ("throttled_ns", 0))
+
+
+@pytest.mark.parametrize(
+    ("by", "quota", "id", "claim", "confidence"),
+    [
+        (0, (), "waits.throttled", "off idle processors, as if a quota were used up", "high"),
+        (0, UP, "waits.throttled", "The quota of its cgroup keeps", "high"),
+        (0, STILL, "waits.throttled", "and no quota of their cgroup does that", "low"),
+        (HOG, UP, "waits.throttled", "The quota of its cgroup keeps", "high"),  # somebody else ran meanwhile
+        (HOG, (*QUOTA, ("nr_throttled", 1), ("throttled_ns", MS)), "waits.preempted", "hog", "high"),
+        (HOG, STILL, "waits.preempted", "hog", "high"),
+    ],
+)
+def test_a_quota_is_what_the_kernel_says(tmp_path, by, quota, id, claim, confidence):
+    """60 ms without a processor in all."""
+    (finding,) = analysed(tmp_path, every_graph(MAIN, 1, 3, "runnable", by), quota=quota).findings
+    assert (finding.id, finding.confidence) == (id, confidence) and claim in finding.claim
+    if quota is UP:
+        assert finding.evidence[1] == (
+            "its cgroup may use 50 ms of processor time in 100 ms (0.5 processors), and had used that up in 31 of 40 "
+            "periods: 50.0 ms on all processors together"
+        )
+    if quota is STILL and not by:
+        assert finding.evidence[1] == "its cgroup has no quota of processor time"
 
 
 @pytest.mark.parametrize(
