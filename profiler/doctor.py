@@ -88,7 +88,10 @@ def _capabilities() -> Check:
     mine = rights.read()
     where = f" in a container ({mine.container})" if mine.container else ""
     where += " in a user namespace" if mine.user_namespace else ""
+    where += " in a PID namespace of its own" if mine.pid_namespace else ""
     found = f"uid {mine.uid}{where}, effective {mine.effective:#x}"
+    if not mine.missing and mine.pid_namespace:
+        return Check("capabilities", Verdict.WARN, found, f"neither waits nor system calls: {rights.OTHER_NUMBERS}")
     if not mine.missing:
         return Check("capabilities", Verdict.OK, found)
     lacking = ", ".join(f"{name} (to {rights.NEEDED[name]})" for name in mine.missing)

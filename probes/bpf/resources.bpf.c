@@ -75,6 +75,15 @@ static inline void count_one(u64 *count)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* The same value, of which the verifier knows nothing any more: up to 6.8 it follows every way through a loop once for
+ * each combination of values that it knows. unknown: any value that it does not know. */
+static inline u64 untracked(u64 value, u64 unknown)
+{
+	value ^= unknown;
+	asm volatile("" : "+r"(value));
+	return value ^ unknown;
+}
+
 /* Whether it could be read; a way that is none is 0 and was read. Loops are kept: unrolled, they take seconds to compile. */
 static inline int walk(struct way *w, struct values *v, u64 *into)
 {
@@ -173,8 +182,8 @@ static inline void report_event(u16 kind, u32 site, u32 ith, u64 now, u64 a, u64
 static inline void report_tap(struct pt_regs *ctx, u32 number, u32 site, u64 now, struct values *v, struct tap *t,
 			      int in_kernel)
 {
-	u64 words[TAP_WAYS] = {};
-	u32 read = 0, ways = t->variables ? TAP_WAYS : VARIABLES, gave_up = 0;
+	u64 words[TAP_WAYS] = {}, read = 0;
+	u32 ways = t->variables ? TAP_WAYS : VARIABLES, gave_up = 0;
 	if (t->pid && t->pid != bpf_get_current_pid_tgid() >> 32)
 		return;
 #pragma clang loop unroll(disable)
@@ -184,14 +193,15 @@ static inline void report_tap(struct pt_regs *ctx, u32 number, u32 site, u64 now
 			break;
 		if (gave_up && i != INSTANCE && i != TASK)
 			continue;
-		read |= walk(&t->ways[i], v, &word) << i;
+		u64 is_read = walk(&t->ways[i], v, &word);
 		if (i <= CONDITION && t->comparison[i & 1] &&
-		    (!(read >> i & 1) || !compares(t->comparison[i & 1], word, t->number[i & 1]))) {
-			if (i == SELECTION || !(read >> i & 1) || !t->gives_up)
+		    (!is_read || !compares(t->comparison[i & 1], word, t->number[i & 1]))) {
+			if (i == SELECTION || !is_read || !t->gives_up)
 				return;
 			gave_up = GAVE_UP;
 		}
-		words[i] = word;
+		read = untracked(read | is_read << i, now);
+		words[i] = untracked(word, now);
 	}
 	u32 key = t->takes_stack && !gave_up ? stack_key(ctx, site, v, in_kernel) : 0;
 	u64 units = packed_units(words[UNITS]) | (u64)key << 32;

@@ -22,7 +22,7 @@ from flowprof.profiler.kernel_side.doorbell import Doorbell
 from flowprof.profiler.kernel_side.operator_counters import KINDS_OF, OperatorCounters
 from flowprof.profiler.kernel_side.ring import Rings
 from flowprof.profiler.kernel_side.tracepoints import attach_software_event, attach_tracepoint, tracefs
-from flowprof.profiler.machine import kernel
+from flowprof.profiler.machine import kernel, rights
 from flowprof.profiler.torch.schemas import MAX_ARGS
 from numpy.typing import NDArray
 
@@ -119,6 +119,8 @@ class ProbesInPlace:
 
     def attach_sched(self, site_of: Mapping[str, int]) -> dict[str, str]:
         """Attach the kernel's events (probes/sched.py), numbered by `site_of`. Returns why some are refused."""
+        if rights.own_pid_namespace():
+            return {event.id: rights.OTHER_NUMBERS for event in SCHED}
         refused = {}
         try:
             with tracefs() as root:
@@ -217,6 +219,8 @@ class ProbesInPlace:
 
     def _attach_syscalls(self, sites: list[PlannedSite]) -> list[Attachment]:
         placed: list[Attachment] = []
+        if sites and rights.own_pid_namespace():
+            raise BpfError(f"resources by system calls: {rights.OTHER_NUMBERS}", "flowprof doctor")
         if sites:
             with tracefs() as root:
                 for site in sites:

@@ -19,6 +19,7 @@ from flowprof.probes.sched import SoftwareEvent, Tracepoint
 from flowprof.profiler.errors import BpfError
 from flowprof.profiler.kernel_side.attach import Attachment, link_perf_event, open_perf_event
 from flowprof.profiler.kernel_side.bpf import Program
+from flowprof.profiler.machine import kernel
 
 MOUNTED = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _SOFTWARE, _TRACEPOINT = 1, 2  # perf event types
@@ -92,7 +93,8 @@ def _attach(program: Program, kind: int, config: int, period: int, processors: l
 def online() -> list[int]:
     """The processors that are online."""
     found: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+    text = kernel.text("/sys/devices/system/cpu/online").strip() or f"0-{(os.cpu_count() or 1) - 1}"
+    for part in text.split(","):
         first, _, last = part.partition("-")
         found += range(int(first), int(last or first) + 1)
     return found

@@ -17,6 +17,8 @@ NEEDED = {
     "CAP_SYS_PTRACE": "read another user's process",
 }
 _WHOLE_NAMESPACE = ["0", "0", "4294967295"]
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel's proc_ns.h
+OTHER_NUMBERS = "in this PID namespace processes have other numbers than in the kernel's events: --pid=host mends it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Rights:
     effective: int
     user_namespace: bool
     container: str
+    pid_namespace: bool = False  # one of its own, not the host's
 
     def has(self, capability: str) -> bool:
         """Whether it is effective where it matters: CAP_BPF and CAP_PERFMON count in the host's user namespace only,
@@ -51,7 +54,16 @@ def read() -> Rights:
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
     mapping = kernel.text("/proc/self/uid_map").split()
-    return Rights(os.geteuid(), effective, bool(mapping) and mapping != _WHOLE_NAMESPACE, container())
+    in_user_namespace = bool(mapping) and mapping != _WHOLE_NAMESPACE
+    return Rights(os.geteuid(), effective, in_user_namespace, container(), own_pid_namespace())
+
+
+def own_pid_namespace() -> bool:
+    """Whether this process is in another PID namespace than the host's: `OTHER_NUMBERS` then."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE
+    except OSError:
+        return False
 
 
 def container() -> str:

@@ -14,7 +14,7 @@ import pytest
 from flowprof.profiler import doctor, doctor_target
 from flowprof.profiler.doctor import Verdict
 from flowprof.profiler.errors import BpfError, PermissionDeniedError
-from flowprof.profiler.kernel_side import bpf, hitcost
+from flowprof.profiler.kernel_side import bpf, hitcost, tracepoints
 from flowprof.profiler.kernel_side.attach import AttachPoint, attach
 from flowprof.profiler.kernel_side.ring import Rings
 from flowprof.profiler.machine import kernel, rights
@@ -109,6 +109,28 @@ def test_require_names_what_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CAP_PERFMON (to attach uprobes)" in caught.value.message
     assert "effective capabilities now: 0x0, uid 1000" in caught.value.message
     assert caught.value.hint == "sudo flowprof …"
+
+
+@pytest.mark.bpf
+def test_in_a_pid_namespace_of_its_own() -> None:
+    """There processes have numbers that the kernel's events do not know."""
+    script = (
+        "from flowprof.profiler import doctor\n"
+        "from flowprof.profiler.kernel_side.probes_in_place import ProbesInPlace\n"
+        "print(doctor._capabilities()); print(ProbesInPlace().attach_sched({}))"
+    )
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check, refused = done.stdout.splitlines()
+    assert "WARN" in check and "in a PID namespace of its own" in check
+    assert refused.count("--pid=host") == 3
+
+
+def test_processors_without_sysfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = tracepoints.online()
+    monkeypatch.setattr(kernel, "text", lambda path: "")
+    assert known and tracepoints.online() == list(range(os.cpu_count() or 1))
 
 
 @pytest.mark.bpf

@@ -65,8 +65,8 @@ def _parts(page: Page, report: Report) -> list[RenderableType]:
     if summary is not None and summary.phases:
         parts += [phases.draw(page, summary), ""]
     elif not report.source.imported_from and summary is not None and not other:
-        parts += [page.text("No graph was executed while this was recorded: no tokens, no operators.\n"
-                            "Record again while the model generates.", "yellow"), ""]  # fmt: skip
+        parts += [page.text("No graph was executed while this was recorded (begin to end): no tokens, no operators.\n"
+                            "Record again while it generates, for longer than one takes.", "yellow"), ""]  # fmt: skip
     found = tuple(finding for finding in report.findings if finding.id != "verdicts.bound")  # said below
     if found:
         parts += [findings.draw(page, found), ""]
