@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flowprof.profiler.machine import cgroup
+from flowprof.profiler.machine import cgroup, kernel
 from flowprof.profiler.machine.cgroup import Quota
 
 GROUP = 0  # as a thread
@@ -20,13 +20,18 @@ class QuotaCounts:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
+        self._membership: str | None = None
+        self._folders: list[Path] = []
         self._before: dict[Path, Quota] = {}
         self._last: dict[Path, Quota] = {}
         self.look()
 
     def look(self) -> None:
         """Read now: a process that ends takes its group with it."""
-        for folder in cgroup.groups(self._pid):
+        membership = kernel.text(f"/proc/{self._pid}/cgroup")
+        if membership != self._membership:  # to find them takes a while where there are many mounts
+            self._membership, self._folders = membership, cgroup.groups(self._pid)
+        for folder in self._folders:
             if (quota := cgroup.read(folder)) is not None:
                 self._before.setdefault(folder, quota)
                 self._last[folder] = quota
