@@ -141,7 +141,7 @@ def test_a_kernel_leads_to_its_launch(browser: Chromium, traced: Path) -> None:
 @pytest.mark.parametrize("name", TRACES)
 @pytest.mark.parametrize("width", [400, 1200])
 def test_others_traces_are_readable(browser: Chromium, tmp_path: Path, name: str, width: int) -> None:
-    page = ready(browser, written(tmp_path, "a", imported(SHARED / name)), width=width)
+    page = ready(browser, written(tmp_path, "a", imported(SHARED / name, tmp_path / "a.duckdb")), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     labels = page.evaluate(LABELS)
     assert any(re.match(r"GPU \d+ · stream \d+$", label) for label in labels)
