@@ -109,9 +109,8 @@ def _about(kernel: str | None, direction: str | None, host_memory: str | None, s
 
 
 def _thread(process: int, thread: int, comm: str, several: bool) -> str:
-    """A thread's name, as short as it tells it from others."""
     own = f"process {process} · " if several and process != thread else ""
-    return f"calls · {own}{comm}" if str(thread) in comm else f"calls · {own}thread {thread} {comm}".strip()
+    return f"calls · {own}thread {thread} {comm}".strip()
 
 
 def _threads(

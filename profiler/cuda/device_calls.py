@@ -59,7 +59,8 @@ class DeviceCalls:
     def decode(self, events: NDArray[np.void]) -> Columns:
         """Columns of device_call, for the calls that returned. events: of calls.KINDS, any order."""
         begun = np.concatenate((self._waiting, events[events["kind"] == ring.CALL_ABOUT]))
-        ended = events[np.isin(events["site"], list(self._functions)) & (events["kind"] != ring.CALL_ABOUT)]
+        begins = np.isin(events["kind"], (ring.CALL_ABOUT, ring.CALL_NAME))
+        ended = events[np.isin(events["site"], list(self._functions)) & ~begins]
         number = begun["tid"].astype(np.int64) << 32 | begun["ith"].astype(np.int64)
         order = np.argsort(number, kind="stable")
         begun, number = begun[order], number[order]

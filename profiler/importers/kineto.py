@@ -54,6 +54,7 @@ from flowprof.profiler.importers.trace import (
 from numpy.typing import NDArray
 
 NAME = "Kineto JSON"
+_THREAD = re.compile(r"thread -?\d+ \((.+)\)")
 _SYNC = SLICE_KINDS.index("sync")
 
 
@@ -190,7 +191,8 @@ class Reader:
         if event.name == "process_name" and len(self.trace.processes) < MAX_PROCESSES:
             self.trace.processes[pid] = name[:200]
         elif event.name == "thread_name" and len(self.trace.threads) < MAX_PROCESSES:
-            self.trace.threads[pid, self._line(event.tid)] = name[:200]
+            own = _THREAD.fullmatch(name)  # "thread 7 (pt_autograd_0)" says its number once more
+            self.trace.threads[pid, self._line(event.tid)] = (own[1] if own else name)[:200]
 
     def _line(self, tid: int | str | None) -> int:
         """A thread's number; a text's digits, or a negative number of our own."""

@@ -77,7 +77,7 @@ class Calls:
 
     def decode(self, events: NDArray[np.void]) -> tuple[Columns, Columns]:
         """Columns of api_call, and of the rows of api_args that are new. events: of KINDS, any order."""
-        events = events[np.isin(events["kind"], (ring.CALL_RETURN, ring.CALL_LEFT))]
+        events = events[~np.isin(events["kind"], (ring.CALL_ABOUT, ring.CALL_NAME))]
         self.count += len(events)
         sites, site_at = np.unique(events["site"], return_inverse=True)
         names = np.empty(len(sites), object)

@@ -32,7 +32,9 @@ def test_facts_and_args(tmp_path: Path) -> None:
     facts = {"baseTimeNanoseconds": 1_700_000_000_000_000_000, "distributedInfo": {"rank": 3, "world_size": 8}}
     names = [{"ph": "M", "name": "process_name", "pid": 10, "tid": 0, "args": {"name": "python3"}},
              {"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "args": {"name": "python3"}},  # the GPU
-             {"ph": "M", "name": "thread_name", "pid": 10, "tid": 10, "args": {"name": "main"}}]  # fmt: skip
+             {"ph": "M", "name": "thread_name", "pid": 10, "tid": 10, "args": {"name": "main"}},
+             {"ph": "M", "name": "thread_name", "pid": 10, "tid": 11,
+              "args": {"name": "thread 11 (pt_autograd_0)"}}]  # fmt: skip
     with imported(kineto(tmp_path / "a.json.gz", step() + names, **facts)) as recording:
         meta = recording.meta()
         assert meta["imported_from"] == "Kineto JSON"
@@ -42,7 +44,8 @@ def test_facts_and_args(tmp_path: Path) -> None:
         assert meta["started_unix_ns"] == "1700000000001000000"
         assert meta["distributed_rank"] == "3"
         assert recording.rows("SELECT pid, exe FROM process") == [(10, "python3")]
-        assert recording.rows("SELECT pid, tid, comm FROM thread") == [(10, 10, "main")]
+        assert recording.rows("SELECT pid, tid, comm FROM thread ORDER BY tid") == [
+            (10, 10, "main"), (10, 11, "pt_autograd_0")]  # fmt: skip
         assert recording.rows("SELECT * FROM gpu_device") == [(0, "NVIDIA H100 80GB HBM3", None)]
         [(dims, types)] = recording.rows("SELECT dims, types FROM api_args")
         assert json.loads(dims) == [[16], [64, 32], [32, 16], [], []]
