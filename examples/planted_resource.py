@@ -110,13 +110,20 @@ def show(planted: PlantedResource, arguments: Sequence[str] | None = None) -> in
     parser.add_argument("-s", "--seconds", type=float, default=planted.seconds, help="default: %(default)s")
     asked = parser.parse_args(arguments)
     output = Path(asked.output).absolute()
+    status, truth, lines = record(planted, output, asked.seconds)
+    print(*lines, sep="\n")
+    return status or _compare(planted, output, truth)
+
+
+def record(planted: PlantedResource, output: Path, seconds: float) -> tuple[int, Mapping[str, Any], list[str]]:
+    """Run the program and record it: the exit status, the program's truth, and the lines of the report."""
     options = ["--resources", planted.manifests, "--levels", "token,sched", "-f", "-o", str(output)]
-    command = [*FLOWPROF, "run", *options, "--", *planted.command(asked.seconds)]
+    command = [*FLOWPROF, "run", *options, "--", *planted.command(seconds)]
     done = subprocess.run(command, input="go\n", text=True, cwd=cache.made(), stdout=subprocess.PIPE, check=False)
     lines = done.stdout.splitlines()
     truth = [json.loads(line) for line in lines if line.startswith('{"scenario"')]
-    print(*(line for line in lines if not line.startswith('{"scenario"')), sep="\n")
-    return _compare(planted, output, truth[0]) if truth and not done.returncode else done.returncode or 1
+    status = done.returncode if truth else done.returncode or 1
+    return status, truth[0] if truth else {}, [line for line in lines if not line.startswith('{"scenario"')]
 
 
 def _compare(planted: PlantedResource, recording: Path, truth: Mapping[str, Any]) -> int:
