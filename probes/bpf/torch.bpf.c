@@ -146,9 +146,10 @@ static inline u64 read_arguments(struct pt_regs *ctx, u32 site_number)
 			arg->kind = TENSORS;
 			arg->length = list.length;
 		} else if (place.kind == NUMBERS) {
-			arg->length = argument_word(&registers, place.length);
+			u64 count = arg->length = argument_word(&registers, place.length);
+			asm volatile("" : "+r"(count)); /* else LLVM 19 leaves the mask out, which the verifier needs */
 			if (arg->length && arg->length <= MAX_DIMS)
-				read_user(arg->words, (arg->length & 7) * 8, (void *)word);
+				read_user(arg->words, (count & 7) * 8, (void *)word);
 		} else if (place.kind == FLAG) {
 			arg->words[0] = word & 1;
 		} else {
