@@ -21,7 +21,7 @@ from flowprof.viewers import json as json_viewer
 MISSING, MISTAKEN = 0.23, 0.136
 KINDS = np.array(["wait", "acquire", "use", "release"], object)
 SEEDS, ENOUGH = 10, 9
-SECONDS = 1.0  # some 4 000 events: they are exchanged one by one
+SECONDS = 1.0  # some 4 000 events
 
 
 def spoil(recording: Recording, seed: int) -> None:

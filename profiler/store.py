@@ -266,9 +266,10 @@ class Recording:
             raise RuntimeError("a recording that is written has its own rows")
         name, arrays = _table(table), as_arrays(columns)
         self._read(f"CREATE OR REPLACE TABLE memory.main.{name} AS FROM {name} LIMIT 0", (), lambda _: None)
-        places = ", ".join("?" * len(arrays))
-        for row in zip(*(array.tolist() for array in arrays.values()), strict=True):
-            self._read(f"INSERT INTO {name} ({', '.join(arrays)}) VALUES ({places})", row, lambda _: None)
+        values = ", ".join(["unnest(?)"] * len(arrays))
+        lists = [array.tolist() for array in arrays.values()]
+        if lists and lists[0]:
+            self._read(f"INSERT INTO {name} ({', '.join(arrays)}) SELECT {values}", lists, lambda _: None)
 
     def restrict(self, from_ns: int, to_ns: int) -> None:
         """Queries see what was recorded between two times, as if the recording had been made then. For reading only.
