@@ -24,6 +24,7 @@ from flowprof.profiler.store import Recording
 from flowprof.viewers import json as json_viewer
 from flowprof.viewers import terminal
 from recorded import recording_of
+from undisturbed import DISTURBED
 
 pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
@@ -256,6 +257,7 @@ def test_planted_causes_are_found(built: Built, tmp_path: Path) -> None:
     assert (copies.calls, copies.size_bytes) == (100, 100 << 20)
 
 
+@DISTURBED
 def test_tiny_launches_on_a_device_that_keeps_up(built: Built, tmp_path: Path) -> None:
     """Without work for the device the launches set the pace: 200 of them, then a wait that returns at once."""
     with built.run("instant") as program, record(program, tmp_path / "a.duckdb", ("tiny", 20)) as recording:
