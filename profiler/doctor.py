@@ -70,6 +70,9 @@ def _kernel() -> Check:
     version = kernel.version()
     if version < (5, 15):
         return Check("kernel", Verdict.FAIL, found, "a kernel of 5.15 or newer is needed (BPF cookies for uprobes)")
+    if version < (6, 1):
+        word = "a kernel of 6.1 or newer for llama.cpp: the verifier of 5.15 refuses what reads its batches"
+        return Check("kernel", Verdict.WARN, found, word)
     return Check("kernel", Verdict.OK, found)
 
 

@@ -75,8 +75,8 @@ static inline void count_one(u64 *count)
 		__sync_fetch_and_add(count, 1);
 }
 
-/* The same value, of which the verifier knows nothing any more: up to 6.8 it follows every way through a loop once for
- * each combination of values that it knows. unknown: any value that it does not know. */
+/* The same value, of which the verifier knows nothing any more: older ones (6.1) follow every way through a loop once for
+ * each combination of values that they know. unknown: any value that it does not know. */
 static inline u64 untracked(u64 value, u64 unknown)
 {
 	value ^= unknown;

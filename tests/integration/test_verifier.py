@@ -1,5 +1,5 @@
-"""The kernel's verifier follows a program for at most a million steps, and kernels before 6.9 may need several times as
-many as later ones for the same program: every program must be far from that on this one."""
+"""The kernel's verifier follows a program for at most a million steps, and another kernel may need several times as
+many as this one for the same program (6.1 four times as many as 6.18): every program must be far from the limit."""
 
 from __future__ import annotations
 
