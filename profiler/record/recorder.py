@@ -165,8 +165,10 @@ class Recorder:
             row = facts.kernel_site_columns(session.sched_sites[event.id], event, refused.get(event.id, ""))
             session.batch.put("probe_site", row)
         session.recording.set_meta("sched", "no: " + "; ".join(refused.values()) if refused else "yes")
+        why = "; ".join(dict.fromkeys(refused.values()))
+        if refused:
+            session.note(0, "scheduler not seen", f"what threads waited for is not known: {why}")
         if refused and self._probes.counters:
-            why = "; ".join(refused.values())
             raise BpfError(f"counters per operator need the scheduler's events: {why}", "flowprof doctor")
         session.recording.set_meta("interrupts", ",".join(self._probes.interrupts_seen))
         if not refused and not self._probes.interrupts_seen:

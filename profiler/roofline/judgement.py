@@ -232,7 +232,7 @@ def _wait(seen: Seen) -> tuple[float | None, str]:
     if seen.total_ns <= 0 or (seen.barrier_ns is None and not seen.scheduler):
         return None, ""
     off, barrier = seen.off_ns, seen.barrier_ns or 0.0
-    share = max(off, barrier) / seen.total_ns
+    share = min(max(off, barrier) / seen.total_ns, 1.0)  # barriers are estimated from other windows than the time
     if off >= barrier / 2 and off > 0:
         return share, seen.off_cause
     uneven = "barrier: threads unevenly loaded"

@@ -498,6 +498,14 @@ def test_a_hog_makes_operators_wait(tmp_path: Path) -> None:
     assert row(report, "decode", "ADD", "2048").bound == "overhead"
 
 
+def test_no_more_than_all_of_the_time_is_waiting() -> None:
+    """Barriers are estimated from thread windows, the time from others: few of either may disagree."""
+    where = roof()
+    seen = Seen(100, 100 * 4e5, barrier_ns=118 * 4e5)
+    found = judge(added([(100.0, terms(GEMV, where))]), seen, where, "int8", Known(3_000.0))
+    assert (found.bound, found.wait_share) == ("wait", 1.0)
+
+
 def test_a_thread_that_sleeps_at_a_barrier_waits_for_no_one_else(tmp_path: Path) -> None:
     change = f"""
         INSERT INTO thread_state (pid, tid, start_ns, end_ns, state, by_tid, by_comm)
