@@ -16,7 +16,7 @@ def asleep() -> tuple[str, ...]:
     return ("env", "OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=0")
 
 
-PLANTED = Planted("waits.wakeup", model="tiny", wrapper=asleep, idle=True)
+PLANTED = Planted("waits.wakeup", model="tiny", wrapper=asleep)
 
 if __name__ == "__main__":
     sys.exit(show(PLANTED))

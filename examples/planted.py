@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from flowprof.examples.llama_server import RunningServer
 
 FLOWPROF = (sys.executable, "-m", "flowprof.profiler.cli")
 LEVELS = "token,graph,op,thread,sched"
+JITTER = 0.75, 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,6 @@ class Planted:
     finding: str
     plant: Callable[[RunningServer], AbstractContextManager[object]] = lambda _: nullcontext()
     model: str = "dense-150m"
-    idle: bool = False  # it shows on idle processors only: whoever else runs hides it
     own_copy: bool = False  # the model's pages must be nobody else's
     n_predict: int = 64
     prompt_tokens: int = 32
@@ -70,11 +71,12 @@ def show(planted: Planted, arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
-    """Do something again and again while the block runs, in the background."""
+    """Do something about every so many seconds while the block runs, in the background: what comes as regularly as the
+    engine's steps would always hit the same operators."""
     ended = threading.Event()
 
     def again_and_again() -> None:
-        while not ended.wait(seconds):
+        while not ended.wait(seconds * random.uniform(*JITTER)):
             act()
 
     thread = threading.Thread(target=again_and_again)

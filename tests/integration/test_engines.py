@@ -25,7 +25,7 @@ from recorded import read, recording_of
 from test_layout_real import Build
 from test_sites_real import node_libraries, run
 
-pytestmark = [pytest.mark.engine, pytest.mark.parallel]
+pytestmark = pytest.mark.engine
 
 HERE = Path(__file__).parent
 EMPTY = {"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"}
