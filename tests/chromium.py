@@ -20,6 +20,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+# Of flowprof's pages.
+READY = "document.documentElement && document.documentElement.dataset.ready === 'true'"
+# Draws the view at every zoom level; reading a pixel back makes the browser finish the frame.
+FRAMES = """
+(() => {
+  const view = flowprof.timeline, times = [], span = view.end;
+  for (const part of [1, .5, .2, .1, .05, .02, .01, .004, .001, .0003, .0001]) {
+    for (const at of [.1, .5, .9]) {
+      view.t0 = at * span * (1 - part);
+      view.t1 = view.t0 + part * span;
+      const begun = performance.now();
+      view.draw();
+      view.context.getImageData(0, 0, 1, 1);
+      times.push(performance.now() - begun);
+    }
+  }
+  return times;
+})()
+"""
+
 FLAGS = (
     "--headless",
     "--no-sandbox",

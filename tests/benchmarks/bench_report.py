@@ -19,8 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import duckdb
-from chromium import Chromium, executable
-from integration.test_html_browser import FRAMES, READY
+from chromium import FRAMES, READY, Chromium, executable
 from peak_memory import peak_mb
 from row import Row
 from synthetic import CEILINGS, PID, Synthetic, grow_context, sized, write

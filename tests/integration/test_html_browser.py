@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Chromium, Page
+from chromium import FRAMES, READY, Chromium, Page
 from flowprof.profiler.analyzers import dag
 from flowprof.profiler.report import build_report, timeline
 from flowprof.profiler.slo import parse
@@ -21,25 +21,6 @@ from request_recordings import chats_and_prompt
 from synthetic import CEILINGS, Synthetic, sized, write, write_empty
 
 pytestmark = [pytest.mark.browser, pytest.mark.parallel]
-
-READY = "document.documentElement && document.documentElement.dataset.ready === 'true'"
-# Draws the view at every zoom level; reading a pixel back makes the browser finish the frame.
-FRAMES = """
-(() => {
-  const view = flowprof.timeline, times = [], span = view.end;
-  for (const part of [1, .5, .2, .1, .05, .02, .01, .004, .001, .0003, .0001]) {
-    for (const at of [.1, .5, .9]) {
-      view.t0 = at * span * (1 - part);
-      view.t1 = view.t0 + part * span;
-      const begun = performance.now();
-      view.draw();
-      view.context.getImageData(0, 0, 1, 1);
-      times.push(performance.now() - begun);
-    }
-  }
-  return times;
-})()
-"""
 
 
 def write_page(folder: Path, name: str, spec: Synthetic | None, by: str = "", states: int = 0) -> Path:
