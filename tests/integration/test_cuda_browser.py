@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Chromium, Page
+from chromium import FRAMES, READY, Chromium, Page
 from device_calls import Program
 from flowprof.profiler.report import build_report, timeline
 from flowprof.profiler.store import Recording
 from flowprof.viewers import html
-from test_html_browser import FRAMES, READY
 from traces import SHARED, imported, kineto, step
 from undisturbed import DISTURBED
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.parallel]
 
 A, B = 0xA000, 0xB000
 TIP = "document.querySelector('#timeline .tip')"

@@ -14,7 +14,7 @@ from flowprof.profiler.kernel_side.operator_counters import KINDS_OF
 from flowprof.profiler.kernel_side.probes_in_place import RESOURCES, SOURCES, STACKS, _sources
 from flowprof.profiler.machine import kernel
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
 MOST_STEPS = 200_000
 OBJ_GET_INFO, VERIFIED_STEPS = 15, 216  # struct bpf_prog_info; kernels before 5.16 leave zero there
