@@ -12,7 +12,6 @@ import psutil
 from flowprof.profiler.binaries.markers import contains
 from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, UsageError
 
-_START_STACK = 25  # of the fields of /proc/PID/stat behind the command
 _MAX_MAPS_BYTES = 64 << 20
 _START_STACK = 25  # of the fields of /proc/PID/stat behind the command
 
@@ -146,7 +145,7 @@ def executable_lines(pid: int) -> bytes:
 
 
 def code_size(pid: int) -> bytes:
-    """How much code `pid` has mapped, and where its stack starts: a fortieth of the work of `executable_lines`.
+    """How much code `pid` has mapped, and where its stack starts: a twentieth of the work of `executable_lines`.
 
     It changes when a library comes or goes and when another program is executed; not when one library takes the place
     of another of the same size. Raises NotFoundError.

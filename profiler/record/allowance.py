@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flowprof.profiler.planning.probe_cost import CostClass
+from flowprof.profiler.record.intake import Intake
 from flowprof.profiler.record.session import Session, now_ns
 from flowprof.profiler.record.writer import Writer
 from flowprof.profiler.resources.events import Subject, Unit
@@ -74,10 +75,11 @@ def too_dear(
 class Allowance:
     """Looks after the cost of a session's resources."""
 
-    def __init__(self, session: Session, writer: Writer) -> None:
+    def __init__(self, session: Session, intake: Intake, writer: Writer) -> None:
         self._session = session
+        self._intake = intake
         self._writer = writer
-        self._hits = session.probes.site_hits(0)
+        self._hits = session.probes.site_hits(session.next_site())
         self._looked = time.monotonic()
         self._limit = max(SHARE, session.options.budget or 0.0)
 
@@ -88,10 +90,9 @@ class Allowance:
         if session.options.budget is None or not resources.units or passed_s < LOOK_S:
             return
         self._looked = now
-        hits = session.probes.site_hits(session.next_site())
-        fresh = hits.copy()
-        fresh[: len(self._hits)] -= self._hits
-        self._hits = hits
+        fresh = session.hits_since(self._hits)
+        self._hits = session.probes.site_hits(session.next_site())
+        self._intake.decode()  # else nobody knows whose they are
         priced: dict[Unit, tuple[int, float]] = {}
         emulated_ns = session.cost_ns.get(CostClass.EMULATED, 0.0)  # a system call's event counts as such
         for site in session.sites:

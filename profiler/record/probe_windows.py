@@ -181,10 +181,8 @@ class ProbeWindows:
         window.drops = self._session.probes.rings.drops - window.drops_before
 
     def _hits_since(self) -> np.ndarray:
-        """Hits per site in this window; sites of libraries that were loaded in it had none before."""
-        hits = self._session.probes.site_hits(self._session.next_site())
-        hits[: len(self._hits)] -= self._hits
-        return hits
+        """Hits per site in this window."""
+        return self._session.hits_since(self._hits)
 
     def _hits_s(self, window: Window) -> float:
         """Seconds that the window's hits took: those of operators from each thread of ggml's pool, others from one.

@@ -181,7 +181,7 @@ class Recorder:
         level, length = controller.next()
         self._read_at = time.monotonic()
         deadline = self._read_at + (length if not deep or level == "token" else 0.0)
-        allowance = Allowance(session, self._writer)
+        allowance = Allowance(session, intake, self._writer)
         while not session.stopped:
             now = time.monotonic()
             end = began + options.duration_s if options.duration_s is not None else now + READ_S

@@ -121,6 +121,12 @@ class Session:
         """The first number that no probe site has."""
         return max((*(s.site_id for s in self.sites), *self.sched_sites.values()), default=0) + 1
 
+    def hits_since(self, before: np.ndarray) -> np.ndarray:
+        """Hits per site since they were `before`; sites of libraries that were loaded since had none then."""
+        hits = self.probes.site_hits(self.next_site())
+        hits[: len(before)] -= before
+        return hits
+
     def note(self, pid: int, what: str, detail: str) -> None:
         """Table `event_note`: something happened to a target or to the recorder."""
         self.batch.put("event_note", {"at_ns": [now_ns()], "pid": [pid], "what": [what], "detail": [detail]})

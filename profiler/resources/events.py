@@ -160,9 +160,10 @@ class ResourceEvents:
 
     def _sample(self, events: NDArray[np.void]) -> None:
         step = len(events) // _SAMPLE + 1
-        pairs, counts = np.unique(events[["site", "tid"]][::step], return_counts=True)
-        for (site, tid), count in zip(pairs.tolist(), counts.tolist(), strict=True):
-            self._sampled[self.units.get(site, frozenset()), tid] += count * step
+        chosen = events[::step]
+        pairs, counts = np.unique(chosen["site"].astype(np.int64) << 32 | chosen["tid"], return_counts=True)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            self._sampled[self.units.get(pair >> 32, frozenset()), pair & 0xFFFFFFFF] += count * step
 
     def _rows(self, events: NDArray[np.void], tap: NDArray[np.int64]) -> dict[str, object]:
         read = events["ith"] >> _READ

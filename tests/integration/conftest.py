@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from chromium import Chromium
 from flowprof.examples import llama_server, load, synthetic_model
 from flowprof.examples.llama_server import RunningServer
 from undisturbed import CPUS, first_in_line
@@ -56,3 +57,9 @@ def _servers() -> Iterator[Callable[..., RunningServer]]:
     yield start
     for one in running:
         one.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with Chromium() as running:
+        yield running

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import resource_runs as runs
-from flowprof.profiler.record.allowance import Excess, too_dear
+from flowprof.profiler.record.allowance import Allowance, Excess, too_dear
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.resources import ResourceTable
 from flowprof.profiler.store import Recording
@@ -44,6 +48,27 @@ def test_what_two_share_goes_when_both_have_gone() -> None:
     found = too_dear(hits, {(BOTH, 11): 500, (MUTEX, 11): 100}, 1.0, 0.1)
     assert [(one.subject, one.hits_per_s) for one in found] == [(1, 600_000), (2, 500_000)]
     assert [one.share for one in found] == [pytest.approx(0.36), pytest.approx(0.3)]
+
+
+@pytest.mark.parametrize(("threads", "given_up"), [(1, True), (3, False)])
+def test_whose_hits_they_are_is_found_out_first(threads: int, given_up: bool) -> None:
+    """Events wait to be decoded: before, nobody knows that three threads share what is too much for one."""
+    hits = np.array([0, 1000])
+    resources = SimpleNamespace(units={1: MUTEX}, seen={}, sampled=lambda: resources.seen, name_of=str)
+    resources.give_up = Mock(return_value=[1])
+    session = SimpleNamespace(
+        options=SimpleNamespace(budget=0.01), resources=resources, sites=[SimpleNamespace(site_id=1)], cost_ns={},
+        probes=Mock(site_hits=lambda _: hits), hits_since=lambda before: hits - before, next_site=lambda: 2,
+        hit_cost_ns=lambda _: 600.0, note=Mock(),
+    )  # fmt: skip
+
+    def decode() -> None:
+        resources.seen = {(MUTEX, 11 + thread): 100 for thread in range(threads)}
+
+    allowance = Allowance(session, SimpleNamespace(decode=decode), Mock())
+    hits = hits + np.array([0, 900_000])  # 0.54 s
+    allowance.look(time.monotonic() + 2.5)
+    assert resources.give_up.called == session.note.called == given_up
 
 
 @pytest.mark.parametrize("until", [None, 500])
