@@ -8,7 +8,8 @@ FLOPs and bytes come from shapes and types (torch/costs.py), the floor of a call
 many threads as were seen to compute (those with 20 % or more of the busiest thread's processor time); bytes that fit
 the last-level cache are held against its bandwidth (call_bounds.py). Where neither ceiling bounds a group:
 
- 1. off the processor for 30 % of its time or more: it waits; for what, the thread states say
+ 1. off the processor for 30 % of its time or more: it waits; for what, the thread states say (of c10d's calls too,
+    which no ceiling bounds)
  2. less than 10 µs a call: overhead, the dispatch costs as much as the work
  3. twenty calls or more: the kernel is inefficient; fewer: unknown
 
@@ -88,7 +89,9 @@ def analyze(recording: Recording) -> Result:
         args = torch_costs.arguments(dims, types, scalars)
         cost = torch_costs.cost(name, args)
         ended = calls - left
-        bound, ceiling, share, evidence = judge(cost, ended, int(total), away.get((name, args_id), {}))
+        bound, ceiling, share, evidence = judge(
+            cost, name.startswith("c10d::"), ended, int(total), away.get((name, args_id), {})
+        )
         if name in torch_costs.WITHOUT:
             evidence = (torch_costs.WITHOUT[name],)
         counted = cost is not None and total > 0 and not gpu  # else it is done when the call has returned, or not yet
@@ -129,21 +132,22 @@ class _Judge:
         self.used: list[Ceiling] = []
 
     def __call__(
-        self, cost: Cost | None, calls: int, total: int, away: dict[str, int]
+        self, cost: Cost | None, collective: bool, calls: int, total: int, away: dict[str, int]
     ) -> tuple[Bound, str, float | None, tuple[str, ...]]:
         cached = cost is not None and served(cost.size_bytes, self._llc) == "cache"
         held = held_against(self._ceilings, self._threads, "llc_read" if cached else "dram_read", cost, calls, total)
         self.used += [one for one in held.used if one not in self.used]
         if held.bound == "memory":
             return "memory-cache" if cached else "memory-dram", held.ceiling, held.share, held.evidence
-        if held.bound:
+        off = sum(away.values())
+        waits = off > 0 and off >= WAITS * total and (not held.bound or collective)
+        if held.bound and not waits:
             return held.bound, held.ceiling, held.share, held.evidence
         ceiling, share, said = held.ceiling, held.share, held.evidence
-        off = sum(away.values())
-        if off >= WAITS * total:
+        if waits:
             longest = max(away, key=lambda state: away[state])
-            waits = f"{off / total * 100:.0f} % of the time off the processor: {longest}"
-            return "wait", ceiling, share, (waits, *said)
+            reason = f"{off / total * 100:.0f} % of the time off the processor: {longest}"
+            return "wait", ceiling, share, (reason,) if collective else (reason, *said)
         if total < DISPATCH_NS * calls:
             return "overhead", ceiling, share, said
         unexplained = () if self._scheduler else ("waits were not recorded",)

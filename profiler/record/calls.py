@@ -18,10 +18,11 @@ from flowprof.profiler.torch.layout import DTYPES
 from flowprof.profiler.torch.schemas import FLAG, MAX_ARGS, NUMBERS, TENSORS, Schema, operator_name, struct_name
 from numpy.typing import NDArray
 
-REGIONS = {  # functions that run operators, by their probe; torch's own profiler has the first and last names, too
-    "torch.backward": "autograd::engine::execute",
-    "torch.script": "TorchScript",
-    "torch.compiled": "Torch-Compiled Region",
+NO_OPERATORS = {  # name and kind by probe; of the annotations torch's own profiler has the first and last names, too
+    "torch.backward": ("autograd::engine::execute", "annotation"),
+    "torch.script": ("TorchScript", "annotation"),
+    "torch.compiled": ("Torch-Compiled Region", "annotation"),
+    "torch.run": ("c10d::execute", "collective"),
 }
 KINDS = (ring.CALL_RETURN, ring.CALL_LEFT, ring.CALL_ABOUT, ring.CALL_NAME)
 INDUCTOR_NAME = 12  # characters of the hash that a compiled kernel's library is called by
@@ -60,8 +61,8 @@ class Calls:
     def know(self, sites: Iterable[PlannedSite], schemas: Mapping[str, Schema]) -> None:
         """Sites that will be attached, and what their operators take."""
         for site in sites:
-            if site.probe.id in REGIONS:
-                self.know_functions({site.site_id: (REGIONS[site.probe.id], "annotation")})
+            if site.probe.id in NO_OPERATORS:
+                self.know_functions({site.site_id: NO_OPERATORS[site.probe.id]})
             elif site.engine == "inductor" and site.probe.kind == "entry":
                 self._names[site.site_id] = f"inductor::{PurePosixPath(site.module.path).name[:INDUCTOR_NAME]}"
             elif site.probe.kind == "entry":

@@ -383,7 +383,7 @@ def test_attention_with_its_projections() -> None:
 
 
 def test_every_operator_of_the_default_set_has_a_cost_or_a_reason() -> None:
-    """The set as torch 2.13 has it (tests/integration/test_torch_real.py holds the list against the library)."""
+    """The set as torch 2.13 has it (test_torch_arguments_real.py holds the list against the library)."""
     struct_names, names = zip(*map(str.split, DEFAULT_SET.read_text().splitlines()), strict=True)
     assert len(names) > 100 and all(re.fullmatch(catalogue.DEFAULT, name) for name in struct_names)
     assert set(names) - costs.FORMULAS.keys() == set(costs.WITHOUT)
