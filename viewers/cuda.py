@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowprof.profiler.sections.cuda_host import CudaHost, stream_name
@@ -82,7 +83,7 @@ def sheets(host: CudaHost) -> list[Sheet]:
             "copies", "Copies", "time the host was in the call",
             ("direction", "host memory", "calls", "bytes", "host time"),
             tuple(
-                (one.direction or "not known", one.host_memory or "–", count(one.calls), size(one.size_bytes),
+                (one.direction or "not known", one.host_memory or "–", count(one.calls), _known(one.size_bytes, size),
                  duration(one.host_ns))
                 for one in host.copies
             ),
@@ -101,11 +102,15 @@ def sheets(host: CudaHost) -> list[Sheet]:
     ]  # fmt: skip
     used = host.allocator
     if used.allocations or used.frees:
-        row = (count(used.allocations), count(used.frees), size(used.size_bytes), count(used.repeated),
+        row = (count(used.allocations), count(used.frees), _known(used.size_bytes, size), _known(used.repeated, count),
                duration(used.host_ns))  # fmt: skip
         heads = ("allocations", "frees", "allocated", "of a size seen before", "host time")
         found.append(Sheet("allocator", "Allocations", "device memory and pinned", heads, (row,), names=0))
     return [sheet for sheet in found if sheet.rows]
+
+
+def _known(value: int | None, shown: Callable[[int], str]) -> str:
+    return "–" if value is None else shown(value)
 
 
 def _dim(text: str) -> str:

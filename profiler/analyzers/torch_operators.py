@@ -16,6 +16,7 @@ the last-level cache are held against its bandwidth (call_bounds.py). Where neit
 Where a GPU computes, the host's operators only launch: there are no rates, verdicts and findings then (see gpu).
 
 * `torch_operators.largest`: one operator with one set of shapes has 30 % of all self time or more. Look there first.
+  Time in `c10d::wait` is the other processes'. Of fewer than twenty calls neither this nor the next is said.
 * `torch_operators.overhead`: operators of less than 10 µs a call take 30 % of all operators' time or more: the
   dispatch costs more than the work. Larger batches, torch.compile, or fused operators help.
 * `torch_operators.inefficient`: an operator with a tenth of all self time reaches less than 40 % of what this machine
@@ -44,6 +45,8 @@ FEW_CALLS = 20
 LARGE, SMALL_SHARE, WORTH = 0.3, 0.3, 0.1
 COMPUTES = 0.2  # of the busiest thread's processor time from which a thread counts
 MAX_ROWS = 500
+FIRST = "Look here first: what is not in this operator gains less."
+OTHERS = "The other processes or the network are slower: compute meanwhile (async_op=True), or divide the work better."
 ROLES = {  # by how torch names its threads; those of OpenMP, which work inside operators, have the program's name
     "pt_autograd": "autograd", "PTThreadPool": "inter-op", "pt_data_": "data loading", "pt_gloo": "distributed",
     "pt_nccl": "distributed", "pt_dist": "distributed",
@@ -233,21 +236,21 @@ def _notes(facts: dict[str, str], gpu: bool, imported: bool) -> tuple[str, ...]:
 
 def _findings(table: TorchOperators) -> list[Finding]:
     found = []
-    if table.rows and table.rows[0].share >= LARGE:
+    if table.rows and table.calls >= FEW_CALLS and table.rows[0].share >= LARGE:
         top = table.rows[0]
         found.append(
             Finding(
                 id="torch_operators.largest", confidence="high",
-                claim=f"{top.name} {top.shape} takes {top.share * 100:.0f} % of the operators' own time",
+                claim=f"{_named(top)} takes {top.share * 100:.0f} % of the operators' own time",
                 evidence=(f"{top.calls} calls, median {top.p50_ns / 1e3:.1f} µs, 99th percentile "
                           f"{top.p99_ns / 1e3:.1f} µs",
                           f"{top.self_ns / 1e6:.1f} of {table.self_ns / 1e6:.1f} ms"),
-                advice="Look here first: what is not in this operator gains less.",
+                advice=OTHERS if top.name.startswith("c10d::") else FIRST,
             )
         )  # fmt: skip
     small = [row for row in table.rows if row.calls > row.left and row.total_ns < DISPATCH_NS * (row.calls - row.left)]
     own = sum(row.self_ns for row in small)
-    if table.self_ns and own >= SMALL_SHARE * table.self_ns:
+    if table.self_ns and table.calls >= FEW_CALLS and own >= SMALL_SHARE * table.self_ns:
         calls = sum(row.calls for row in small)
         found.append(
             Finding(
@@ -265,13 +268,17 @@ def _findings(table: TorchOperators) -> list[Finding]:
         found.append(
             Finding(
                 id="torch_operators.inefficient", confidence=top.confidence,
-                claim=f"{top.name} {top.shape} reaches {(top.ceiling_share or 0) * 100:.0f} % of {top.ceiling}, "
+                claim=f"{_named(top)} reaches {(top.ceiling_share or 0) * 100:.0f} % of {top.ceiling}, "
                 "and nothing that it waits for explains it",
                 evidence=(*top.evidence, f"{top.share * 100:.0f} % of the operators' own time"),
                 advice="Try another memory layout, data type or number of threads: another kernel may serve it.",
             )
         )  # fmt: skip
     return found
+
+
+def _named(row: TorchOperator) -> str:
+    return f"{row.name} {row.shape}".strip()
 
 
 def _most(rows: Sequence[TorchOperator]) -> str:

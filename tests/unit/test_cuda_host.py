@@ -15,7 +15,7 @@ from flowprof.profiler.analyzers.cuda_streams import Completions, Queue
 from flowprof.profiler.report import build_report
 from flowprof.profiler.report import timeline as draw
 from flowprof.profiler.sections.cuda_host import CudaHost
-from flowprof.viewers import html, terminal
+from flowprof.viewers import cuda, html, terminal
 from flowprof.viewers import json as json_viewer
 from traces import imported, kineto, slice_, step, work
 
@@ -328,6 +328,23 @@ def test_pageable_copies_and_the_allocator(tmp_path: Path) -> None:
     assert (used.allocations, used.frees, used.size_bytes, used.repeated) == (30, 30, 30 * 4096, 29)
     assert used.host_ns == 900 * US
     assert ids(tmp_path, program) == ["cuda_host.allocator", "cuda_host.pageable"]
+
+
+def test_sizes_that_are_not_known_are_not_zero(tmp_path: Path) -> None:
+    """As of an imported trace, whose calls have none."""
+    program = Program()
+    for number in range(30):
+        program.call("cudaMalloc", 100.0 * number, 10, None)
+        program.call("cudaMemcpyAsync", 100.0 * number + 12, 50, A, direction="HtoD", host_memory="pageable")
+    found = host(tmp_path, program)
+    assert [one.size_bytes for one in found.copies] == [None]
+    assert (found.allocator.allocations, found.allocator.size_bytes, found.allocator.repeated) == (30, None, None)
+    rows = {sheet.id: sheet.rows[0] for sheet in cuda.sheets(found)}
+    assert rows["copies"][3] == rows["allocator"][2] == rows["allocator"][3] == "–"
+    with program.write(tmp_path / "b.duckdb") as recording:
+        told = {one.id: one.evidence[0] for one in build_report(recording).findings}
+    assert told["cuda_host.pageable"] == "30 copies HtoD: size not known, 1.5 ms of host time"
+    assert told["cuda_host.allocator"] == "allocated: size not known"
 
 
 def test_nothing_is_known_across_a_gap(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flowprof.profiler.report import Report
 from flowprof.profiler.sections.torch_operators import TorchOperators
-from torch_recordings import MM, PID, Made
+from torch_recordings import MM, PID, Made, by_name
 
 
 def test_self_times_by_hand(tmp_path: Path) -> None:
@@ -118,6 +118,27 @@ def test_findings_fire_where_they_should(tmp_path: Path) -> None:
     made = Made()
     made.row(MM, 2_000_000)
     assert ids(made.report(tmp_path)) == ["torch_operators.inefficient", "torch_operators.largest"]
+
+
+def test_time_with_other_processes_is_not_a_kernel_s(tmp_path: Path) -> None:
+    """Asleep in a wait for a collective: a wait, whose remedy lies with the others; awake in it: not known."""
+    made = Made()
+    made.row("c10d::wait", 3_000_000, away=2_900_000, state="sleeping")
+    made.row("c10d::allreduce", 50_000)
+    found = by_name(made.table(tmp_path))
+    assert [(one.bound, one.evidence) for one in (found["c10d::wait"], found["c10d::allreduce"])] == [
+        ("wait", ("97 % of the time off the processor: sleeping",)),
+        ("unknown", ("no shapes, or no formula for this operator",)),
+    ]
+    [finding] = [one for one in made.report(tmp_path).findings if one.id == "torch_operators.largest"]
+    assert finding.claim == "c10d::wait takes 98 % of the operators' own time" and "async_op=True" in finding.advice
+
+
+@pytest.mark.parametrize(("calls", "expected"), [(19, []), (20, ["largest", "overhead"])])
+def test_few_calls_say_nothing(tmp_path: Path, calls: int, expected: list[str]) -> None:
+    made = Made()
+    made.row("aten::empty", 1_000, calls=calls)
+    assert ids(made.report(tmp_path)) == [f"torch_operators.{name}" for name in expected]
 
 
 def test_other_recordings_skip_it(tmp_path: Path) -> None:

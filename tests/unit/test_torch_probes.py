@@ -72,7 +72,7 @@ def test_kernels_of_torch_compile(tmp_path: Path, build_elf: Callable[..., dict[
     assert [(Path(site.module.path).name, site.symbol, site.probe.kind, site.refused) for site in plan.sites] == [
         (name, "kernel", kind, False) for kind in ("entry", "exit") for name in names
     ]
-    calls = Calls(lambda _: {}, lambda: 1)
+    calls = Calls(lambda _: {}, {})
     calls.know(plan.sites, {})
     events = np.zeros(2, ring.EVENT)
     events["kind"], events["site"] = ring.CALL_RETURN, [plan.sites[0].site_id, plan.sites[1].site_id]
@@ -96,7 +96,7 @@ def test_what_runs_operators_is_seen_beside_them(tmp_path: Path, build_elf: Call
         modules.append(Module(4, path, path, number, "0:0", False, (Mapping(0, 4096, 0),)))
     plan = make_plan([Target(4, 1, 0, sys.executable, "", 0.0, tuple(modules))], (6, 12), engines())
     entries = [site for site in plan.sites if site.probe.kind == "entry" and not site.refused]
-    calls = Calls(lambda _: {}, lambda: 1)
+    calls = Calls(lambda _: {}, {})
     calls.know(plan.sites, {})
     events = np.zeros(len(entries), ring.EVENT)
     events["kind"], events["site"] = ring.CALL_RETURN, [site.site_id for site in entries]
