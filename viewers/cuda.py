@@ -55,7 +55,7 @@ def sheets(host: CudaHost) -> list[Sheet]:
             "streams", "CUDA streams", "host time; queued: at most; empty: at least",
             ("stream", "launches", "graphs", "per s", "each", "queued", "empty", "waited"),
             tuple(
-                (stream_name(one.stream), count(one.launches), count(one.graph_launches),
+                (stream_name(one.stream, host.gpu_observed), count(one.launches), count(one.graph_launches),
                  "–" if one.launches_per_s is None else rate(one.launches_per_s), duration(one.launch_ns),
                  count(one.depth), duration(one.drained_ns), duration(one.wait_ns))
                 for one in host.streams
@@ -73,7 +73,8 @@ def sheets(host: CudaHost) -> list[Sheet]:
         Sheet(
             "waits", "Waits for the device", "", ("call", "for stream", "calls", "time", "longest"),
             tuple(
-                (clean(one.function, 40), "all, or unknown" if one.stream is None else stream_name(one.stream),
+                (clean(one.function, 40),
+                 "all, or unknown" if one.stream is None else stream_name(one.stream, host.gpu_observed),
                  count(one.calls), duration(one.total_ns), duration(one.longest_ns))
                 for one in host.waits
             ),

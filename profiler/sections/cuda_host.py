@@ -135,9 +135,11 @@ class CudaHost:
     notes: tuple[str, ...]
 
 
-def stream_name(handle: int | None) -> str:
+def stream_name(handle: int | None, imported: bool = False) -> str:
     """A stream as people know it: the default ones by name, handles as addresses, an import's numbers as they are."""
     if handle is None:
         return "unknown"
+    if imported:
+        return str(handle)
     special = {0: "default", 1: "legacy default", 2: "per-thread default"}
     return special.get(handle, str(handle) if 0 <= handle < 4096 else f"{handle & (1 << 64) - 1:#x}")

@@ -413,13 +413,15 @@ def test_an_import_shows_its_calls_and_leaves_the_gpu_to_its_timeline(tmp_path: 
     waits = [slice_("cuda_runtime", "cudaDeviceSynchronize", 1056, 3000),
              slice_("cuda_runtime", "cudaMalloc", 900, 3), slice_("cuda_runtime", "cudaFree", 4100, 3),
              slice_("cuda_driver", "cuLaunchKernel", 4110, 4, correlation=300),
-             work("kernel", "triton", 4120, 5, 300, stream=9)]  # fmt: skip
+             work("kernel", "triton", 4120, 5, 300, stream=2)]  # fmt: skip
     with imported(kineto(tmp_path / "a.json", step() + waits)) as recording:
         report = build_report(recording)
         found = report.get(CudaHost)
     assert found is not None and found.gpu_observed and found.notes == ()
     assert {one.stream: (one.launches, one.copies, one.copied_bytes) for one in found.streams} == {
-        7: (2, 1, 4096), 9: (1, 0, 0)}  # fmt: skip
+        7: (2, 1, 4096), 2: (1, 0, 0)}  # fmt: skip
+    numbers = {row[0] for sheet in cuda.sheets(found) if sheet.id == "streams" for row in sheet.rows}
+    assert numbers == {"7", "2"}, "of a profiler's numbers 2 is no thread's default stream, as of CUDA's handles"
     assert [(one.function, one.total_ns) for one in found.waits] == [("cudaDeviceSynchronize", 3_000_000)]
     assert {one.name: one.launches for one in found.kernels} == {"sgemm<float>": 2, "triton": 1}
     assert (found.allocator.allocations, found.allocator.frees) == (1, 1)
