@@ -80,7 +80,7 @@ def analyze(recording: Recording) -> Result:
     imported = bool(facts.get("imported_from"))
     observed = recording.rows(SPAN_SQL if imported else OBSERVED_SQL)[0][0]
     found = recording.rows(read_sql("torch_groups.sql"))
-    whole = sum(int(row[8]) for row in found)
+    whole = sum(int(row[9]) for row in found)
     gpu = bool(recording.rows(GPU_SQL)[0][0])
     scheduler = facts.get("sched") == "yes"
     away, by_thread = _away(recording) if scheduler else ({}, {})
@@ -88,8 +88,8 @@ def analyze(recording: Recording) -> Result:
     ceilings = None if gpu or imported else from_rows(facts.get("cpu_model", ""), recording.rows(CEILING_SQL))
     judge = _Judge(ceilings, threads, last_level(facts).of(threads), scheduler)
     rows = []
-    for name, args_id, dims, types, scalars, calls, left, total, own, p50, p99 in found[:MAX_ROWS]:
-        args = torch_costs.arguments(dims, types, scalars)
+    for name, args_id, *texts, calls, left, total, own, p50, p99 in found[:MAX_ROWS]:
+        args = torch_costs.arguments(*texts)
         cost = torch_costs.cost(name, args)
         ended = calls - left
         bound, ceiling, share, evidence = judge(
@@ -116,7 +116,7 @@ def analyze(recording: Recording) -> Result:
                         int(script), int(compiled), by_thread.get((pid, tid), 0) if scheduler else None)
             for pid, tid, comm, calls, top, backward, script, compiled in recording.rows(read_sql("torch_threads.sql"))
         ),
-        calls=sum(int(row[5]) for row in found),
+        calls=sum(int(row[6]) for row in found),
         self_ns=whole,
         observed_ns=int(observed or 0),
         probe_share=_probe_share(recording, int(observed or 0)),
