@@ -114,6 +114,8 @@ def test_exposed_communication(tmp_path: Path, both: Both, how: str) -> None:
     assert (of_pid[both.pids[1]].get("operators") is not None) == (how == "beside")
     assert any(f"process {both.pids[1]}: collectives: " in why for why in overlap.refused)
     assert not any("behind the call" in why for why in overlap.refused)
+    [finding] = (one for one in report.findings if one.id == "overlap.exposed_comm")
+    assert finding.claim.startswith(f"Process {both.pids[1]} computes nothing beside its collectives for ")
     [wait] = (row for row in operators.rows if row.name == "c10d::wait")
     assert wait.calls == 40 and wait.bound == "wait" and "off the processor: sleeping" in wait.evidence[0]
     assert wait.total_ns / 1e9 >= 0.9 * waited

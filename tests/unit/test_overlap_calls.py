@@ -187,6 +187,9 @@ def test_collectives_behind_their_calls(tmp_path: Path) -> None:
              ("aten::mm", 1, 102, 127), ("c10d::wait", 1, 127, 132)]  # fmt: skip
     with torch(tmp_path, calls) as recording:
         found = overlap.table(recording)
+        [finding] = [one for one in build_report(recording).findings if one.id.startswith("overlap.")]
+    assert finding.claim == "Process 1 computes nothing beside its collectives for 39 ms (29.5 %)"
+    assert finding.evidence[0] == "process 1: 39 ms of 64 ms of collectives, of 132 ms"
     [one] = found.calls
     assert {time.kind: (time.busy_ns // MS, time.exposed_ns // MS) for time in one.times} == {
         "operators": (25, 0), "copies": (5, 0), "collectives": (64, 39)}  # fmt: skip
@@ -194,6 +197,13 @@ def test_collectives_behind_their_calls(tmp_path: Path) -> None:
     assert (
         found.refused[-1] == "collectives: 39 ms with no arithmetic beside it; what needs their result is not recorded"
     )
+
+
+def test_collectives_that_arithmetic_hides_are_no_finding(tmp_path: Path) -> None:
+    """All but 9 of 100 ms: below a tenth nothing is said."""
+    calls = [("c10d::execute", 9, 0, 100), ("aten::mm", 1, 0, 91)]
+    with torch(tmp_path, calls) as recording:
+        assert not [one for one in build_report(recording).findings if one.id.startswith("overlap.")]
 
 
 def test_several_processes_are_told_apart(tmp_path: Path) -> None:
