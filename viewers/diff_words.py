@@ -109,6 +109,23 @@ def name(row: Row, limit: int = 120) -> str:
     return clean(text, limit)
 
 
+def at_context(row: Row) -> str:
+    """What a row whose work grows with the context takes at contexts that both sides have; "" where they are the
+    same."""
+    if not row.contexts_apart:
+        return ""
+    if row.equal is None:
+        return "reads contexts of other lengths, none of which both sides have"
+    one = row.equal
+    low, high = one.contexts
+    return (
+        f"at equal context ({low} … {high}) {duration(one.a_ns_per_token)} → {duration(one.b_ns_per_token)}: "
+        f"{change(one.delta_ns_per_token)}, 95 % {change(one.ci95[0])} … {change(one.ci95[1])}, q {q(one.q)}"
+        if one.ci95 is not None
+        else f"at equal context ({low} … {high}) there are too few steps to be tested"
+    )
+
+
 def mark(mean: bool, tail: bool) -> str:
     """What is significant: the mean, or the slow steps only."""
     return "●" if mean else "▲" if tail else ""

@@ -9,6 +9,7 @@ import numpy as np
 from flowprof.profiler.diff import (
     beside_phases,
     gaps,
+    known,
     ranking,
     request_waits,
     resources,
@@ -22,13 +23,15 @@ from flowprof.profiler.diff import (
 from flowprof.profiler.diff.changepoint import change_point, points
 from flowprof.profiler.diff.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
-from flowprof.profiler.diff.phases import SUBJECTS, Recordings, at_worst, phase_shifts, subject, tail_growth
+from flowprof.profiler.diff.levels import at_same_levels
+from flowprof.profiler.diff.phases import SUBJECTS, Recordings, at_worst, of_phase, phase_shifts, subject, tail_growth
 from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
 from flowprof.profiler.diff.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
 from flowprof.profiler.diff.steps import REQUESTS, Steps
 from flowprof.profiler.store import COUNTED, Recording
 
+TELLS = 0.5  # of a phase's time: above such noise it is not called the same
 COUNTED_WORDS = {
     "counter": "processor time and switches of the threads",
     "op_counter": "counters of operators",
@@ -58,6 +61,7 @@ def compare(pair: Pair) -> Diff:
     )
     causes = ranking.ranked(compared)
     verdict, headline = beside_phases.judged(judged(comparable, phases), phases, waiting, causes)
+    notes = (*_repeats(pair, a, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases), *variables.notes(pair))
     return Diff(
         verdict=verdict,
         headline=headline,
@@ -69,7 +73,7 @@ def compare(pair: Pair) -> Diff:
         resources=compared.resources,
         variables=compared.variables,
         causes=causes,
-        notes=(*_repeats(pair, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases), *variables.notes(pair)),
+        notes=notes,
         threads=threads.shifts(pair),
     )
 
@@ -119,9 +123,10 @@ def _part(steps: Steps, which: np.ndarray) -> Steps:
     """Some of the steps, end to end."""
     level = steps.all_level[which] if len(steps.all_level) else steps.all_level
     context = steps.all_context[which] if len(steps.all_context) else steps.all_context
+    cells = steps.all_cells[which] if len(steps.all_cells) else steps.all_cells
     return replace(
         steps, all_start_ns=steps.all_start_ns[which], all_tokens=steps.all_tokens[which], all_ns=steps.all_ns[which],
-        all_level=level, all_context=context,
+        all_level=level, all_context=context, all_cells=cells,
     )  # fmt: skip
 
 
@@ -169,9 +174,9 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
         word: Verdict = "slower" if worst.delta_ns_per_token > 0 else "faster"
         low, high = worst.ci95 or (float("nan"), float("nan"))
         return word, (
-            f"{worst.phase} became {abs(_relative(worst)) * 100:.1f} % {word}: {worst.a_ns_per_token / 1e6:.3g} → "
-            f"{worst.b_ns_per_token / 1e6:.3g} ms per {worst.per} ({worst.delta_ns_per_token / 1e6:+.3g} ms, 95 %: "
-            f"{low / 1e6:+.3g} … {high / 1e6:+.3g} ms)"
+            f"{worst.phase} became {abs(_relative(worst)) * 100:.1f} % {word}: {_ms(worst.a_ns_per_token)} → "
+            f"{_ms(worst.b_ns_per_token)} ms per {worst.per} ({_ms(worst.delta_ns_per_token, '+')} ms, 95 %: "
+            f"{_ms(low, '+')} … {_ms(high, '+')} ms)"
         )
     if any(phase.tail_significant for phase in tested):
         one = _subject_first(phases)[0]
@@ -181,10 +186,16 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
             f"by {(one.tail_delta_ns or 0) / 1e6:+.3g} ms"
         )
     first = tested[0]
-    return "same", (
-        f"{first.phase} did not change beyond the noise: {first.a_ns_per_token / 1e6:.3g} → "
-        f"{first.b_ns_per_token / 1e6:.3g} ms per {first.per} (noise {(first.noise_ns_per_token or 0) / 1e6:.2g} ms)"
-    )
+    noise = first.noise_ns_per_token or 0.0
+    times = f"{_ms(first.a_ns_per_token)} → {_ms(first.b_ns_per_token)} ms per {first.per} (noise {_ms(noise)} ms)"
+    if noise > TELLS * first.a_ns_per_token:
+        return "not enough data", f"{first.phase} is too noisy to tell a change from noise: {times}"
+    return "same", f"{first.phase} did not change beyond the noise: {times}"
+
+
+def _ms(ns: float, sign: str = "") -> str:
+    """Three figures; sign "+": always with one."""
+    return f"{'-' if ns < 0 else sign}{known.figure(abs(ns) / 1e6)}"
 
 
 def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:
@@ -205,16 +216,27 @@ def _weight(phase: PhaseShift) -> float:
     return abs(_relative(phase)) * (0.5 if phase.phase in REQUESTS else 1.0)
 
 
-def _repeats(pair: Pair, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
-    """What too few normal recordings cannot tell, where something changed."""
+def _repeats(pair: Pair, a: Recordings, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
+    """What too few normal recordings cannot tell, where something changed; of two, how far they are apart."""
     runs = len(pair.a.recordings)
     if pair.a.name != "normal" or runs >= statistics.ENOUGH_RUNS or not any(phase.significant for phase in phases):
         return ()
-    said = "one normal recording does" if runs == 1 else "two normal recordings do"
+    said = "one normal recording does"
+    if runs == 2:
+        said = f"two normal recordings{_distance(of_phase(a, phases[0].phase), phases[0].phase)} do"
     return (
         f"{said} not tell how much the machine itself changes from run to run (one that others share by "
         "10 to 20 %): give five or more, made at different times (--normal A B C D E)",
     )
+
+
+def _distance(steps: Sequence[Steps], phase: str) -> str:
+    """Of two recordings, at one mix of probe levels; "" where one has no such steps."""
+    if len(steps) != 2 or not all(len(one.all_ns) for one in steps):
+        return ""
+    (first,), (second,) = at_same_levels(steps[:1], steps[1:])
+    means = [float(ns.sum() / tokens.sum()) for ns, tokens in (first, second)]
+    return f", {abs(means[1] / means[0] - 1) * 100:.1f} % apart in {phase}," if means[0] > 0 else ""
 
 
 def _notes(a: Recordings, b: Recordings, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:

@@ -199,7 +199,11 @@ def test_a_longer_context_is_told(compare: Compare, base: Path, tmp_path: Path) 
     longer = wide + "UPDATE graph_node SET ne = [2048, ne[2], ne[3], ne[4]] WHERE name LIKE 'kq%';"
     found = compare([base], change(base, tmp_path / "b.duckdb", longer))
     context = told(found, "context of decode")
-    assert (context.sameness, context.a, context.b) == ("different", "256 rows, mean", "2 048 rows, mean")
+    assert (context.sameness, context.a, context.b) == (
+        "different",
+        "256 rows of the cache, mean",
+        "2 048 rows of the cache, mean",
+    )
     assert found.verdict == "comparable per token"
 
 
