@@ -194,8 +194,9 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
 
 
 def _ms(ns: float, sign: str = "") -> str:
-    """Three figures; sign "+": always with one."""
-    return f"{'-' if ns < 0 else sign}{known.figure(abs(ns) / 1e6)}"
+    """Three figures, as in the tables; sign "+": always with one."""
+    size = abs(ns) / 1e6
+    return f"{'-' if ns < 0 else sign}{known.figure(size) if size >= 999.5 else f'{size:#.3g}'.rstrip('.')}"
 
 
 def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:

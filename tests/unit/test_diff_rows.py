@@ -155,7 +155,7 @@ def test_a_disturbed_machine_is_not_called_the_same() -> None:
     times = {"a_ns_per_token": 60.0, "b_ns_per_token": 1200.0, "significant": False}
     verdict, headline = judged(SAME, (phase(**times, noise_ns_per_token=200.0),))
     assert verdict == "not enough data"
-    assert headline.startswith("decode is too noisy") and "60 → 1 200 ms per token (noise 200 ms)" in headline
+    assert headline.startswith("decode is too noisy") and "60.0 → 1 200 ms per token (noise 200 ms)" in headline
     assert judged(SAME, (phase(**times, noise_ns_per_token=20.0),))[0] == "same"
 
 
