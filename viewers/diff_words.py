@@ -54,9 +54,9 @@ def change(ns: float | None) -> str:
 
 
 def relative(delta_ns: float, before_ns: float | None) -> str:
-    """+11.5 %; "new" where there was nothing before."""
+    """+11.5 %; "new" where there was nothing before; "" of a correction that was below zero."""
     if not before_ns or before_ns <= 0:
-        return "new"
+        return "" if before_ns else "new"
     share = delta_ns / before_ns
     return f"{sign(share)}{percent(abs(share))}"
 
@@ -124,6 +124,13 @@ def at_context(row: Row) -> str:
         if one.ci95 is not None
         else f"at equal context ({low} … {high}) there are too few steps to be tested"
     )
+
+
+def at_context_short(row: Row) -> str:
+    """The same for a cell."""
+    if row.equal is None:
+        return "no context in common"
+    return f"at equal context {change(row.equal.delta_ns_per_token)}, q {q(row.equal.q)}"
 
 
 def mark(mean: bool, tail: bool) -> str:

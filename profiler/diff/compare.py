@@ -24,7 +24,17 @@ from flowprof.profiler.diff.changepoint import change_point, points
 from flowprof.profiler.diff.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.levels import at_same_levels
-from flowprof.profiler.diff.phases import SUBJECTS, Recordings, at_worst, of_phase, phase_shifts, subject, tail_growth
+from flowprof.profiler.diff.phases import (
+    SUBJECTS,
+    Recordings,
+    at_common_context,
+    at_worst,
+    named,
+    of_phase,
+    phase_shifts,
+    subject,
+    tail_growth,
+)
 from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
 from flowprof.profiler.diff.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
@@ -138,11 +148,12 @@ def _counted(recording: Recording) -> tuple[str, ...]:
 
 
 def _unchanged(facts: SideFacts, halves: tuple[PhaseShift, ...]) -> Diff:
-    worst = at_worst(subject(halves)) if halves else None
+    first = at_common_context(subject(halves)) if halves else None
+    worst = at_worst(first) if first is not None else None
     headline = "There are too few steps to tell a change from noise."
-    if worst is not None:
+    if first is not None and worst is not None:
         headline = (
-            f"Nothing changed while this was recorded, beyond the noise: {subject(halves).phase} became at most "
+            f"Nothing changed while this was recorded, beyond the noise: {named(first)} became at most "
             f"{max(worst, 0.0) * 100:.1f} % slower."
         )
     return Diff(

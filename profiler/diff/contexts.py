@@ -2,7 +2,7 @@
 
 How long it is: the rows of the KV cache that the graph reads (n_kv). llama.cpp rounds them up to 256, and its kernels
 skip rows that are masked: where batches tell how many cells the tokens read (all_cells), steps are equal that have as
-many of these, too, to CELLS.
+many of these, too, to CELLS, or to an eighth.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flowprof.profiler.diff.steps import Ints, Steps
 
 SAME = 0.1  # share of the steps that would have to have another n_kv for the sides to have the same ones
 SAME_CELLS = 0.25  # likewise of cells: some hundred steps are never spread over them alike
-CELLS = 32
+CELLS, FROM, OCTAVE = 32, 256, 6  # bins of so many cells; FROM there on so many bins of a doubling
 MOST = 1 << 40  # no context is as long
 
 Kept = list[np.ndarray]  # of each recording of a side, which of its steps
@@ -50,8 +50,13 @@ def _keys(a: Sequence[Steps], b: Sequence[Steps], measured: bool) -> tuple[list[
     for at, side in enumerate((a, b)):
         for steps, filled in zip(side, cells[at], strict=True):
             rows = _of(steps, steps.all_context, measured)
-            found[at].append(rows + MOST * (filled // CELLS) if known else rows)
+            found[at].append(rows + MOST * _bin(filled) if known else rows)
     return found[0], found[1]
+
+
+def _bin(cells: Ints) -> Ints:
+    large = FROM // CELLS + np.floor(OCTAVE * np.log2(np.maximum(cells, FROM) / FROM)).astype(np.int64)
+    return np.where(cells < FROM, cells // CELLS, large)
 
 
 def _moved(a: Sequence[Ints], b: Sequence[Ints]) -> float:

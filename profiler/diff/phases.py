@@ -79,6 +79,20 @@ def at_worst(shift: PhaseShift) -> float | None:
     return reach / shift.a_ns_per_token
 
 
+def at_common_context(phase: PhaseShift) -> PhaseShift:
+    """A phase without what another context makes of it: what can be held against a limit."""
+    if not phase.contexts_apart:
+        return phase
+    if phase.equal is not None:
+        return replace(phase.equal, contexts_apart=True, equal=phase.equal)
+    return replace(phase, ci95=None, q=None, noise_ns_per_token=None, significant=False, tail_significant=False)
+
+
+def named(phase: PhaseShift) -> str:
+    """Which of its steps are meant, in words."""
+    return f"{phase.phase}, at the contexts that both sides have," if phase.contexts_apart else phase.phase
+
+
 def subject(phases: Sequence[PhaseShift]) -> PhaseShift:
     """Decode, or a torch program's step, where it was tested; else the first."""
     return next((one for one in phases if one.phase in SUBJECTS and one.q is not None), phases[0])

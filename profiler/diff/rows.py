@@ -1,7 +1,7 @@
 """The rows of a diff: every group of like work on both sides, its part in its phase's change, and the test of it.
 
 Rows of a phase add up to the phase's change end to end. Operators are known of measured steps only; what the change of
-all steps differs from theirs is a row of its own ("steps without operator probes").
+all steps differs from theirs is a row of its own (NOT_MEASURED): a correction, which may be below zero.
 
 All rows of a diff are one family for the false discoveries; so are the layers within them, tested apart: a row of which
 some layers changed unlike the others is split in two.
@@ -26,7 +26,7 @@ from flowprof.profiler.diff.steps import Floats, Group, GroupFacts, Steps
 
 BETWEEN = "between graphs: sampling, the server's own work"
 INSIDE = "inside graphs, outside operators"
-NOT_MEASURED = "steps without operator probes"
+NOT_MEASURED = "steps without operator probes, against those with them"
 
 
 @dataclass(slots=True)

@@ -170,7 +170,10 @@ def test_two_recordings_of_the_same_differ_in_nothing(compare: Compare, base: Pa
     assert (found.verdict, found.score) == ("comparable", 1.0)
     assert {one.what for one in found.differences if one.sameness == "different"} == set()
     unknown = {one.what for one in found.differences if one.sameness == "unknown"}
-    assert unknown == {"model file", "other programs", "flowprof's own cost", "operators of prefill"}
+    assert unknown == {
+        "model file", "other programs", "flowprof's own cost", "operators of prefill", "clock", "steal",
+        "memory in huge pages", "cpu governor",
+    }  # fmt: skip
     assert {"model", "quantisation", "engine build", "threads", "processors allowed", "kernel", "ceiling of memory",
             "phase mix", "tokens of decode", "batch of decode", "context of decode", "options", "losses",
             "recordings"} <= {one.what for one in found.differences if one.sameness == "same"}  # fmt: skip

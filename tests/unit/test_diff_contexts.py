@@ -143,7 +143,7 @@ def test_the_context_is_not_blamed_for_what_is_slower_at_equal_ones(
 
 
 def test_every_viewer_says_so() -> None:
-    for equal, said in ((EQUAL, "1.5"), (None, "none of which both sides have")):
+    for equal, said in ((EQUAL, "at equal context (256 … 512) 1.00"), (None, "none of which both sides have")):
         found = diff(rows=(replace(row("FLASH_ATTN_EXT 64", 0.3), contexts_apart=True, equal=equal),))
         page = diff_html.render(found).partition("<tbody")[2].partition("<script")[0]
         for text in (diff_markdown.render(found), page):
