@@ -20,6 +20,7 @@ from flowprof.examples import load
 from flowprof.examples.hog import running as hog
 from flowprof.examples.llama_server import RunningServer
 from flowprof.profiler import cli
+from recorded import read
 from undisturbed import CPUS, DISTURBED
 
 pytestmark = [DISTURBED, pytest.mark.bpf, pytest.mark.engine]
@@ -69,5 +70,8 @@ def test_the_first_cause_in_the_default_mode(
         assert cause["share"] is not None and cause["share"] > 0.5
         return cause
 
+    meta = dict(read(normal, "SELECT key, value FROM meta"))
+    assert server.model.stat().st_size < int(meta["resident_bytes"]) >= int(meta["huge_bytes"]) >= 0
+    assert 0 <= float(meta["steal"]) < 1, "what the machine did meanwhile"
     assert first(single)["claim"] == "One thread fewer computes decode: 2 → 1"
     assert first(hogged)["claim"] == "planted-hog takes the engine's processors"
