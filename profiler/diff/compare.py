@@ -6,25 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from flowprof.profiler.diff import (
-    beside_phases,
-    gaps,
-    known,
-    ranking,
-    request_waits,
-    resources,
-    same_work,
-    sources,
-    statistics,
-    steps_requests,
-    threads,
-    variables,
-)
+from flowprof.profiler.diff import beside_phases, request_waits, resources, statistics, variables
+from flowprof.profiler.diff.causes import ranking
 from flowprof.profiler.diff.changepoint import change_point, points
-from flowprof.profiler.diff.comparability import comparability
+from flowprof.profiler.diff.comparability import known, same_work
+from flowprof.profiler.diff.comparability.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
-from flowprof.profiler.diff.levels import at_same_levels
-from flowprof.profiler.diff.phases import (
+from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
+from flowprof.profiler.diff.rows import threads
+from flowprof.profiler.diff.rows.phases import (
     SUBJECTS,
     Recordings,
     at_common_context,
@@ -35,10 +25,11 @@ from flowprof.profiler.diff.phases import (
     subject,
     tail_growth,
 )
-from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
-from flowprof.profiler.diff.rows import rows
+from flowprof.profiler.diff.rows.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
-from flowprof.profiler.diff.steps import REQUESTS, Steps
+from flowprof.profiler.diff.steps import gaps, of_requests, sources
+from flowprof.profiler.diff.steps.levels import at_same_levels
+from flowprof.profiler.diff.steps.steps import REQUESTS, Steps
 from flowprof.profiler.store import COUNTED, Recording
 
 TELLS = 0.5  # of a phase's time: above such noise it is not called the same
@@ -56,7 +47,7 @@ def compare(pair: Pair) -> Diff:
     a, b, gap_notes = gaps.alike(a, b)
     comparable = comparability(pair, a, b)
     prompts = next((one.sameness for one in comparable.differences if one.what == same_work.PROMPTS), "")
-    phases = _subject_first(steps_requests.telling(phase_shifts(a, b), prompts != "different"))
+    phases = _subject_first(of_requests.telling(phase_shifts(a, b), prompts != "different"))
     found = rows(a, b, phases)
     waiting = request_waits.agreeing(resources.shifts(pair), phases)
     compared = Compared(

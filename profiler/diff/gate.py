@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowprof.profiler.diff import statistics
-from flowprof.profiler.diff.phases import at_common_context, at_worst, named, subject, tail_growth
+from flowprof.profiler.diff.comparability.same_work import COMMON
+from flowprof.profiler.diff.comparability.set_up import PROCESSOR
 from flowprof.profiler.diff.result import Diff, PhaseShift
-from flowprof.profiler.diff.same_work import COMMON
-from flowprof.profiler.diff.set_up import PROCESSOR
+from flowprof.profiler.diff.rows.phases import at_common_context, at_worst, named, subject, tail_growth
 from flowprof.profiler.errors import UsageError
 
 Outcome = Literal["within", "regression", "not comparable", "not enough data"]

@@ -12,11 +12,12 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from flowprof.profiler.diff import known, options, same_work, steps_ggml
-from flowprof.profiler.diff.comparability import comparability
+from flowprof.profiler.diff.comparability import known, options, same_work
+from flowprof.profiler.diff.comparability.comparability import comparability
 from flowprof.profiler.diff.result import Comparability, Difference
 from flowprof.profiler.diff.side import Pair, Side
-from flowprof.profiler.diff.steps import Group, GroupFacts, Steps
+from flowprof.profiler.diff.steps import of_ggml
+from flowprof.profiler.diff.steps.steps import Group, GroupFacts, Steps
 from flowprof.profiler.store import Recording
 from synthetic import CEILINGS, Synthetic, write, write_empty
 
@@ -41,7 +42,7 @@ def compare() -> Iterator[Compare]:
         @functools.cache
         def opened(path: Path) -> tuple[Recording, list[Steps]]:
             recording = stack.enter_context(Recording.open(str(path)))
-            return recording, steps_ggml.read(recording)
+            return recording, of_ggml.read(recording)
 
         def run(a: list[Path], b: Path, names: tuple[str, str] = ("normal", "buggy")) -> Comparability:
             normal, (buggy, steps) = [opened(path) for path in a], opened(b)

@@ -14,12 +14,12 @@ from diff_compared import Facts, Maker
 from diff_compared import row as made
 from diff_runs import Run, steps
 from diffs import diff, row
-from flowprof.profiler.diff import contexts, steps_ggml
 from flowprof.profiler.diff.causes import context
-from flowprof.profiler.diff.phases import phase_shifts
 from flowprof.profiler.diff.result import AtContext, Row
-from flowprof.profiler.diff.rows import rows
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.rows.phases import phase_shifts
+from flowprof.profiler.diff.rows.rows import rows
+from flowprof.profiler.diff.steps import contexts, of_ggml
+from flowprof.profiler.diff.steps.steps import Steps
 from flowprof.profiler.store import Recording
 from flowprof.viewers import diff_html, diff_markdown
 from graph_recordings import PID, START_NS, Graph, Node, write_graphs
@@ -96,7 +96,7 @@ def test_what_grows_is_told_by_the_graphs(tmp_path: Path) -> None:
     with duckdb.connect(str(path)) as db:
         db.execute("UPDATE graph_node SET data_bytes = 4 * list_product(ne), size_bytes = 4 * list_product(ne)")
     with Recording.open(str(path)) as recording:
-        (decode,) = steps_ggml.read(recording)
+        (decode,) = of_ggml.read(recording)
     grown = {group.tensor for group, facts in zip(decode.groups, decode.facts, strict=True) if facts.grows}
     assert grown == {"kq", "KQ_mask_cnv"}
     assert decode.place.tolist() == list(range(7)) and decode.all_context.tolist() == [256] * 3 + [512] * 4
@@ -116,7 +116,7 @@ def test_cells_are_those_of_the_batches(tmp_path: Path) -> None:
             row_of_it = (PID, PID, at - 5, 0, sequence, tokens, position, True)
             db.execute("INSERT INTO batch_part VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row_of_it)
     with Recording.open(str(path)) as recording:
-        cells = {one.phase: one.all_cells.tolist() for one in steps_ggml.read(recording)}
+        cells = {one.phase: one.all_cells.tolist() for one in of_ggml.read(recording)}
     assert cells == {"prefill": [14], "decode": [19, 0, 0]}
 
 

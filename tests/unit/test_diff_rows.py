@@ -12,10 +12,10 @@ from diffs import diff, phase
 from flowprof.profiler.diff import gate, statistics
 from flowprof.profiler.diff.changepoint import change_point, pettitt, points
 from flowprof.profiler.diff.compare import judged
-from flowprof.profiler.diff.phases import at_equal_context, phase_shifts
 from flowprof.profiler.diff.result import Comparability, PhaseShift, Row
-from flowprof.profiler.diff.rows import NOT_MEASURED, rows
-from flowprof.profiler.diff.steps import Group, Steps
+from flowprof.profiler.diff.rows.phases import at_equal_context, phase_shifts
+from flowprof.profiler.diff.rows.rows import NOT_MEASURED, rows
+from flowprof.profiler.diff.steps.steps import Group, Steps
 
 SAME = Comparability("comparable", 1.0, (), "")
 GROUPS = 60

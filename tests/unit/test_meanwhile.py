@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from diff_compared import Facts, Maker, row
-from flowprof.profiler.diff import machine_state
-from flowprof.profiler.diff.ranking import ranked
+from flowprof.profiler.diff.causes.ranking import ranked
+from flowprof.profiler.diff.comparability import machine_state
 from flowprof.profiler.machine import meanwhile
 from flowprof.profiler.machine.meanwhile import Meanwhile
 

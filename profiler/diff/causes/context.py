@@ -22,9 +22,9 @@ import numpy as np
 from flowprof.profiler.diff.causes.change import Change, changes
 from flowprof.profiler.diff.causes.claim import Cell, Claim
 from flowprof.profiler.diff.compared import Compared
-from flowprof.profiler.diff.contexts import CELLS
 from flowprof.profiler.diff.result import Cause, Row
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps.contexts import CELLS
+from flowprof.profiler.diff.steps.steps import Steps
 from flowprof.profiler.findings import in_ms
 
 LEAST_RATIO = 1.25

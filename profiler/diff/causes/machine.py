@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowprof.profiler.diff import machine_state
 from flowprof.profiler.diff.causes.broad import broad, largest
 from flowprof.profiler.diff.causes.change import Change, changes, grown
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.causes.neighbours import more_used
 from flowprof.profiler.diff.causes.setup import agreed
+from flowprof.profiler.diff.comparability import machine_state
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
 from flowprof.profiler.diff.side import Pair, Side
