@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from flowprof.profiler.diff.same_measurement import identity
+from flowprof.profiler.diff.comparability.same_measurement import identity
 from flowprof.profiler.errors import NotFoundError, PermissionDeniedError, RecordingError, UsageError
 from flowprof.profiler.invoking_user import data_folder, their_rights
 from flowprof.profiler.store import Recording

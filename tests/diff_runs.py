@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from flowprof.profiler.diff.steps import Group, GroupFacts, Steps
+from flowprof.profiler.diff.steps.steps import Group, GroupFacts, Steps
 from scipy import signal
 
 

@@ -59,7 +59,15 @@ class Drawn:
 def render(diff: Diff, steps: Sequence[StepPair] = ()) -> str:
     """The whole page. `steps`: what timelines() found; () leaves the timelines out."""
     made = environment()
-    made.filters.update(signed=words.change, between=_between, q=words.q, six=number, only=words.one_sided)
+    made.filters.update(
+        signed=words.change,
+        between=_between,
+        q=words.q,
+        six=number,
+        only=words.one_sided,
+        at_context=words.at_context,
+        at_context_short=words.at_context_short,
+    )
     made.globals["relative"] = words.relative
     falls = waterfalls(diff)
     template = made.get_template("diff.html")

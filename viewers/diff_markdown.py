@@ -108,5 +108,7 @@ def _rows(rows: list[Row]) -> list[str]:
             f"| {scale.interval(row.ci95)} | {words.q(row.q)} "
             f"| {words.one_sided(row) or words.mark(row.significant, row.tail_significant)} |"
         )
+        if row.contexts_apart:
+            lines.append(f"| {prose(words.at_context(row))} | | | | | | | |")
     more = len(rows) - ROWS
     return [*lines, *([f"| {more} more | | | | | | | |"] if more > 0 else []), ""]

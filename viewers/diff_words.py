@@ -54,9 +54,9 @@ def change(ns: float | None) -> str:
 
 
 def relative(delta_ns: float, before_ns: float | None) -> str:
-    """+11.5 %; "new" where there was nothing before."""
+    """+11.5 %; "new" where there was nothing before; "" of a correction that was below zero."""
     if not before_ns or before_ns <= 0:
-        return "new"
+        return "" if before_ns else "new"
     share = delta_ns / before_ns
     return f"{sign(share)}{percent(abs(share))}"
 
@@ -107,6 +107,30 @@ def name(row: Row, limit: int = 120) -> str:
     if row.matched:
         text += f" ({row.matched})"
     return clean(text, limit)
+
+
+def at_context(row: Row) -> str:
+    """What a row whose work grows with the context takes at contexts that both sides have; "" where they are the
+    same."""
+    if not row.contexts_apart:
+        return ""
+    if row.equal is None:
+        return "reads contexts of other lengths, none of which both sides have"
+    one = row.equal
+    low, high = one.contexts
+    return (
+        f"at equal context ({low} … {high}) {duration(one.a_ns_per_token)} → {duration(one.b_ns_per_token)}: "
+        f"{change(one.delta_ns_per_token)}, 95 % {change(one.ci95[0])} … {change(one.ci95[1])}, q {q(one.q)}"
+        if one.ci95 is not None
+        else f"at equal context ({low} … {high}) there are too few steps to be tested"
+    )
+
+
+def at_context_short(row: Row) -> str:
+    """The same for a cell."""
+    if row.equal is None:
+        return "no context in common"
+    return f"at equal context {change(row.equal.delta_ns_per_token)}, q {q(row.equal.q)}"
 
 
 def mark(mean: bool, tail: bool) -> str:

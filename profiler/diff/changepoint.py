@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from flowprof.profiler.diff import statistics
-from flowprof.profiler.diff.steps import Floats, Steps
+from flowprof.profiler.diff.steps.steps import Floats, Steps
 from scipy import stats
 
 MAX_BLOCKS = 200

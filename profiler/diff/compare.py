@@ -6,29 +6,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from flowprof.profiler.diff import (
-    beside_phases,
-    gaps,
-    ranking,
-    request_waits,
-    resources,
-    same_work,
-    sources,
-    statistics,
-    steps_requests,
-    threads,
-    variables,
-)
+from flowprof.profiler.diff import beside_phases, request_waits, resources, statistics, variables
+from flowprof.profiler.diff.causes import ranking
 from flowprof.profiler.diff.changepoint import change_point, points
-from flowprof.profiler.diff.comparability import comparability
+from flowprof.profiler.diff.comparability import known, same_work
+from flowprof.profiler.diff.comparability.comparability import comparability
 from flowprof.profiler.diff.compared import Compared
-from flowprof.profiler.diff.phases import SUBJECTS, Recordings, at_worst, phase_shifts, subject, tail_growth
 from flowprof.profiler.diff.result import Comparability, Diff, PhaseShift, SideFacts, Verdict
-from flowprof.profiler.diff.rows import rows
+from flowprof.profiler.diff.rows import threads
+from flowprof.profiler.diff.rows.phases import (
+    SUBJECTS,
+    Recordings,
+    at_common_context,
+    at_worst,
+    named,
+    of_phase,
+    phase_shifts,
+    subject,
+    tail_growth,
+)
+from flowprof.profiler.diff.rows.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
-from flowprof.profiler.diff.steps import REQUESTS, Steps
+from flowprof.profiler.diff.steps import gaps, of_requests, sources
+from flowprof.profiler.diff.steps.levels import at_same_levels
+from flowprof.profiler.diff.steps.steps import REQUESTS, Steps
 from flowprof.profiler.store import COUNTED, Recording
 
+TELLS = 0.5  # of a phase's time: above such noise it is not called the same
 COUNTED_WORDS = {
     "counter": "processor time and switches of the threads",
     "op_counter": "counters of operators",
@@ -43,7 +47,7 @@ def compare(pair: Pair) -> Diff:
     a, b, gap_notes = gaps.alike(a, b)
     comparable = comparability(pair, a, b)
     prompts = next((one.sameness for one in comparable.differences if one.what == same_work.PROMPTS), "")
-    phases = _subject_first(steps_requests.telling(phase_shifts(a, b), prompts != "different"))
+    phases = _subject_first(of_requests.telling(phase_shifts(a, b), prompts != "different"))
     found = rows(a, b, phases)
     waiting = request_waits.agreeing(resources.shifts(pair), phases)
     compared = Compared(
@@ -58,6 +62,7 @@ def compare(pair: Pair) -> Diff:
     )
     causes = ranking.ranked(compared)
     verdict, headline = beside_phases.judged(judged(comparable, phases), phases, waiting, causes)
+    notes = (*_repeats(pair, a, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases), *variables.notes(pair))
     return Diff(
         verdict=verdict,
         headline=headline,
@@ -69,7 +74,7 @@ def compare(pair: Pair) -> Diff:
         resources=compared.resources,
         variables=compared.variables,
         causes=causes,
-        notes=(*_repeats(pair, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases), *variables.notes(pair)),
+        notes=notes,
         threads=threads.shifts(pair),
     )
 
@@ -119,9 +124,10 @@ def _part(steps: Steps, which: np.ndarray) -> Steps:
     """Some of the steps, end to end."""
     level = steps.all_level[which] if len(steps.all_level) else steps.all_level
     context = steps.all_context[which] if len(steps.all_context) else steps.all_context
+    cells = steps.all_cells[which] if len(steps.all_cells) else steps.all_cells
     return replace(
         steps, all_start_ns=steps.all_start_ns[which], all_tokens=steps.all_tokens[which], all_ns=steps.all_ns[which],
-        all_level=level, all_context=context,
+        all_level=level, all_context=context, all_cells=cells,
     )  # fmt: skip
 
 
@@ -133,11 +139,12 @@ def _counted(recording: Recording) -> tuple[str, ...]:
 
 
 def _unchanged(facts: SideFacts, halves: tuple[PhaseShift, ...]) -> Diff:
-    worst = at_worst(subject(halves)) if halves else None
+    first = at_common_context(subject(halves)) if halves else None
+    worst = at_worst(first) if first is not None else None
     headline = "There are too few steps to tell a change from noise."
-    if worst is not None:
+    if first is not None and worst is not None:
         headline = (
-            f"Nothing changed while this was recorded, beyond the noise: {subject(halves).phase} became at most "
+            f"Nothing changed while this was recorded, beyond the noise: {named(first)} became at most "
             f"{max(worst, 0.0) * 100:.1f} % slower."
         )
     return Diff(
@@ -169,9 +176,9 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
         word: Verdict = "slower" if worst.delta_ns_per_token > 0 else "faster"
         low, high = worst.ci95 or (float("nan"), float("nan"))
         return word, (
-            f"{worst.phase} became {abs(_relative(worst)) * 100:.1f} % {word}: {worst.a_ns_per_token / 1e6:.3g} → "
-            f"{worst.b_ns_per_token / 1e6:.3g} ms per {worst.per} ({worst.delta_ns_per_token / 1e6:+.3g} ms, 95 %: "
-            f"{low / 1e6:+.3g} … {high / 1e6:+.3g} ms)"
+            f"{worst.phase} became {abs(_relative(worst)) * 100:.1f} % {word}: {_ms(worst.a_ns_per_token)} → "
+            f"{_ms(worst.b_ns_per_token)} ms per {worst.per} ({_ms(worst.delta_ns_per_token, '+')} ms, 95 %: "
+            f"{_ms(low, '+')} … {_ms(high, '+')} ms)"
         )
     if any(phase.tail_significant for phase in tested):
         one = _subject_first(phases)[0]
@@ -181,10 +188,17 @@ def judged(comparable: Comparability, phases: tuple[PhaseShift, ...]) -> tuple[V
             f"by {(one.tail_delta_ns or 0) / 1e6:+.3g} ms"
         )
     first = tested[0]
-    return "same", (
-        f"{first.phase} did not change beyond the noise: {first.a_ns_per_token / 1e6:.3g} → "
-        f"{first.b_ns_per_token / 1e6:.3g} ms per {first.per} (noise {(first.noise_ns_per_token or 0) / 1e6:.2g} ms)"
-    )
+    noise = first.noise_ns_per_token or 0.0
+    times = f"{_ms(first.a_ns_per_token)} → {_ms(first.b_ns_per_token)} ms per {first.per} (noise {_ms(noise)} ms)"
+    if noise > TELLS * first.a_ns_per_token:
+        return "not enough data", f"{first.phase} is too noisy to tell a change from noise: {times}"
+    return "same", f"{first.phase} did not change beyond the noise: {times}"
+
+
+def _ms(ns: float, sign: str = "") -> str:
+    """Three figures, as in the tables; sign "+": always with one."""
+    size = abs(ns) / 1e6
+    return f"{'-' if ns < 0 else sign}{known.figure(size) if size >= 999.5 else f'{size:#.3g}'.rstrip('.')}"
 
 
 def _subject_first(phases: tuple[PhaseShift, ...]) -> tuple[PhaseShift, ...]:
@@ -205,16 +219,27 @@ def _weight(phase: PhaseShift) -> float:
     return abs(_relative(phase)) * (0.5 if phase.phase in REQUESTS else 1.0)
 
 
-def _repeats(pair: Pair, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
-    """What too few normal recordings cannot tell, where something changed."""
+def _repeats(pair: Pair, a: Recordings, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
+    """What too few normal recordings cannot tell, where something changed; of two, how far they are apart."""
     runs = len(pair.a.recordings)
     if pair.a.name != "normal" or runs >= statistics.ENOUGH_RUNS or not any(phase.significant for phase in phases):
         return ()
-    said = "one normal recording does" if runs == 1 else "two normal recordings do"
+    said = "one normal recording does"
+    if runs == 2:
+        said = f"two normal recordings{_distance(of_phase(a, phases[0].phase), phases[0].phase)} do"
     return (
         f"{said} not tell how much the machine itself changes from run to run (one that others share by "
         "10 to 20 %): give five or more, made at different times (--normal A B C D E)",
     )
+
+
+def _distance(steps: Sequence[Steps], phase: str) -> str:
+    """Of two recordings, at one mix of probe levels; "" where one has no such steps."""
+    if len(steps) != 2 or not all(len(one.all_ns) for one in steps):
+        return ""
+    (first,), (second,) = at_same_levels(steps[:1], steps[1:])
+    means = [float(ns.sum() / tokens.sum()) for ns, tokens in (first, second)]
+    return f", {abs(means[1] / means[0] - 1) * 100:.1f} % apart in {phase}," if means[0] > 0 else ""
 
 
 def _notes(a: Recordings, b: Recordings, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flowprof.profiler.diff.result import Comparability, PhaseShift, ResourceShift, Row, VariableShift
 from flowprof.profiler.diff.side import Pair
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps.steps import Steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from math import comb, exp, log
 
 import numpy as np
 from flowprof.profiler.diff import statistics
-from flowprof.profiler.diff.steps import Floats, Ints
+from flowprof.profiler.diff.steps.steps import Floats, Ints
 from scipy import stats
 
 VIEWS = ("value", "delta", "duration")

@@ -18,14 +18,14 @@ differ by the limit, that is not enough data, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from flowprof.profiler.diff import statistics
-from flowprof.profiler.diff.phases import at_worst, subject, tail_growth
+from flowprof.profiler.diff.comparability.same_work import COMMON
+from flowprof.profiler.diff.comparability.set_up import PROCESSOR
 from flowprof.profiler.diff.result import Diff, PhaseShift
-from flowprof.profiler.diff.same_work import COMMON
-from flowprof.profiler.diff.set_up import PROCESSOR
+from flowprof.profiler.diff.rows.phases import at_common_context, at_worst, named, subject, tail_growth
 from flowprof.profiler.errors import UsageError
 
 Outcome = Literal["within", "regression", "not comparable", "not enough data"]
@@ -65,7 +65,7 @@ def _judged(diff: Diff, at: float) -> tuple[Outcome, str]:
     if refused:
         return "not comparable", refused
     measured = diff.phases or diff.halves
-    phases = [_at_equal_context(phase) for phase in measured]
+    phases = [at_common_context(phase) for phase in measured]
     slower = [told for phase in phases if (told := _slower(phase, at))]
     if slower:
         return "regression", "; ".join(slower)
@@ -82,39 +82,26 @@ def _judged(diff: Diff, at: float) -> tuple[Outcome, str]:
             "of the same prompts"
         )
     if worst is None:
-        return "not enough data", f"{_named(first)} has too few steps to be tested: record longer"
+        return "not enough data", f"{named(first)} has too few steps to be tested: record longer"
     if worst >= at:
         alone = bool(diff.halves) or diff.changed_at_ns is not None
         enough = alone or len(diff.a.files) >= statistics.WANTED_RUNS
-        return "not enough data", f"{_named(first)} may be up to {_shown(worst)} slower: record longer" + (
+        return "not enough data", f"{named(first)} may be up to {_shown(worst)} slower: record longer" + (
             "" if enough else f", or give {statistics.WANTED_RUNS} normal recordings"
         )
     open_ones = [phase.phase for phase in others if (reach := at_worst(phase)) is None or reach >= at]
     and_else = f"; nothing is said of {', '.join(open_ones)}, which is not known well enough" if open_ones else ""
-    return "within", f"{_named(first)} is at most {_shown(max(worst, 0.0))} slower{and_else}"
-
-
-def _at_equal_context(phase: PhaseShift) -> PhaseShift:
-    """What can be held against the limit: the phase without what another context makes of it."""
-    if not phase.contexts_apart:
-        return phase
-    if phase.equal is not None:
-        return replace(phase.equal, contexts_apart=True, equal=phase.equal)
-    return replace(phase, ci95=None, q=None, noise_ns_per_token=None, significant=False, tail_significant=False)
+    return "within", f"{named(first)} is at most {_shown(max(worst, 0.0))} slower{and_else}"
 
 
 def _slower(phase: PhaseShift, at: float) -> str:
     """What became slower by the limit, in words; "" nothing did."""
     if phase.significant:
-        return f"{_named(phase)} is {_shown(_relative(phase))} slower" if _relative(phase) >= at else ""
+        return f"{named(phase)} is {_shown(_relative(phase))} slower" if _relative(phase) >= at else ""
     grown = tail_growth(phase)
     if not phase.tail_significant or grown < at:
         return ""
-    return f"the slowest steps of {_named(phase)} are {_shown(grown)} slower, though its mean is not"
-
-
-def _named(phase: PhaseShift) -> str:
-    return f"{phase.phase}, at the contexts that both sides have," if phase.contexts_apart else phase.phase
+    return f"the slowest steps of {named(phase)} are {_shown(grown)} slower, though its mean is not"
 
 
 def _refused(diff: Diff) -> str:

@@ -16,7 +16,7 @@ from flowprof.profiler.analyzers.request_blame import ENGINE, named
 from flowprof.profiler.analyzers.request_scene import Spans
 from flowprof.profiler.analyzers.requests import SLOT_EVENTS_SQL, all_requests
 from flowprof.profiler.diff.result import PhaseShift, ResourceShift
-from flowprof.profiler.diff.steps import NEXT_TOKEN, QUEUE, Ints
+from flowprof.profiler.diff.steps.steps import NEXT_TOKEN, QUEUE, Ints
 from flowprof.profiler.store import Recording
 
 MIN_NS = 10e6  # of waiting: less is not worth a row

@@ -24,7 +24,7 @@ from flowprof.profiler.diff import request_waits, statistics
 from flowprof.profiler.diff.request_waits import Waited
 from flowprof.profiler.diff.result import ResourceShift
 from flowprof.profiler.diff.side import Pair, Side, span
-from flowprof.profiler.diff.steps import Floats, Ints
+from flowprof.profiler.diff.steps.steps import Floats, Ints
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.store import Recording
 

@@ -88,6 +88,21 @@ class LayerShift:
 
 
 @dataclass(frozen=True, slots=True)
+class AtContext:
+    """A row at contexts that both sides have, as many steps of each; times as those of Row."""
+
+    contexts: tuple[int, int]  # rows of the KV cache, from … to
+    steps: tuple[int, int]  # so many on either side
+    a_ns_per_token: float
+    b_ns_per_token: float
+    delta_ns_per_token: float
+    ci95: Interval | None
+    q: float | None
+    noise_ns_per_token: float | None
+    significant: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A group of like work on both sides, or on one (the other's time is None). A phase's rows add up to its change."""
 
@@ -119,6 +134,8 @@ class Row:
     calls_per_token: tuple[float | None, float | None]
     tensor: str = ""  # of a; of b where a has none; "" unnamed
     by_layer: tuple[LayerShift, ...] = ()  # each layer by itself, where there are several
+    contexts_apart: bool = False  # its work grows with the context, and the sides read contexts of other lengths
+    equal: AtContext | None = None  # then: at those that both have; None: they have none in common
 
 
 @dataclass(frozen=True, slots=True)

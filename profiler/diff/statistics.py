@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flowprof.profiler.diff.steps import Floats, Ints
+from flowprof.profiler.diff.steps.steps import Floats, Ints
 from scipy import stats
 
 MAX_BLOCKS = 32  # of one recording

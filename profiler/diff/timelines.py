@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flowprof.profiler.diff.call_steps import median_iteration, within
 from flowprof.profiler.diff.side import Pair, Side
+from flowprof.profiler.diff.steps.call_steps import median_iteration, within
 from flowprof.profiler.store import Recording, read_sql
 from flowprof.profiler.timeline import Kind, OperatorLane, kinds, operator_lanes
 from flowprof.profiler.timeline_calls import CallTimeline

@@ -47,7 +47,7 @@ from flowprof.profiler.diff.distributions import (
 )
 from flowprof.profiler.diff.result import ResourceShift, Row, VariableShift
 from flowprof.profiler.diff.side import Pair, Side
-from flowprof.profiler.diff.steps import Floats
+from flowprof.profiler.diff.steps.steps import Floats
 from flowprof.profiler.store import Recording, read_sql
 
 MIN_DISTANCE = 0.1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from flowprof.probes.sched import SoftwareEvent, Tracepoint
@@ -116,3 +117,12 @@ def _cpus_allowed(pid: int) -> int | None:
         return len(os.sched_getaffinity(pid))
     except OSError:
         return None
+
+
+def allowed(pids: Iterable[int]) -> set[int] | None:
+    """The processors that the targets may use; None where all of them are gone."""
+    found: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found |= os.sched_getaffinity(pid)
+    return found or None

@@ -14,6 +14,7 @@ from flowprof.probes.sched import SCHED
 from flowprof.profiler.errors import BpfError
 from flowprof.profiler.kernel_side import heap
 from flowprof.profiler.kernel_side.probes_in_place import ALWAYS, ProbesInPlace
+from flowprof.profiler.machine.meanwhile import Meanwhile
 from flowprof.profiler.machine.neighbours import Neighbours
 from flowprof.profiler.planning.plan import Plan
 from flowprof.profiler.record import facts
@@ -68,6 +69,7 @@ class Recorder:
         self._windows = ProbeWindows(session, self._intake)
         self._follower = Follower(session, self._intake, self._graphs, self._writer)
         self._neighbours: Neighbours | None = None
+        self._machine: Meanwhile | None = None
         self._sampler = Sampler(())
         self._written_at = self._read_at = self._looked_at = 0.0
         self._first_read_s = max(self._probes.rings.size * FULL * FASTEST_NS / 1e9, SHORTEST_READ_S)
@@ -129,6 +131,8 @@ class Recorder:
         if "sched" in self._options.levels:
             self._attach_sched()
             self._neighbours = Neighbours()
+        pids = [target.pid for target in session.plan.targets]
+        self._machine = Meanwhile(pids, facts.allowed(pids) or ())
         if self._probes.counters:
             for key, value in self._probes.counters.facts().items():
                 session.recording.set_meta(key, value)
@@ -239,7 +243,10 @@ class Recorder:
         self._intake.take()
         self._intake.decode(final=True)
         self._intake.decode_sched(final=True)
-        self._writer.finish(self._neighbours.take() if self._neighbours else [])
+        self._writer.finish(
+            self._neighbours.take() if self._neighbours else [],
+            self._machine.take(self.session.processes) if self._machine else {},
+        )
         progress = self.progress
         progress.lost = self._probes.rings.drops
         progress.elapsed_s = time.monotonic() - self.session.began

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from flowprof.profiler import __version__
 from flowprof.profiler.binaries.module_elf import open_elf
@@ -38,7 +37,7 @@ class Writer:
         session = self._session
         options = session.options
         meta = {
-            **host.facts(_allowed([target.pid for target in session.plan.targets])),
+            **host.facts(facts.allowed([target.pid for target in session.plan.targets])),
             "flowprof_version": __version__,
             "command_line": options.command_line,
             "levels": ",".join(options.levels),
@@ -143,7 +142,7 @@ class Writer:
             if process.ended_ns is None:
                 session.batch.put("open_wait", open_waits(pid, session.stacks, session.probes.away_since))
 
-    def finish(self, neighbours: Sequence[Neighbour]) -> None:
+    def finish(self, neighbours: Sequence[Neighbour], machine: Mapping[str, str]) -> None:
         """The last batch: windows, hits, threads, and the word that the end was clean. The probes are detached."""
         session = self._session
         self._queue_last_losses()
@@ -175,7 +174,7 @@ class Writer:
             stopped = session.end_ns or now_ns()  # it was over when the probes were detached
             for key, value in (
                 ("stopped_ns", stopped), ("stopped_unix_ns", time.time_ns() - (now_ns() - stopped)),
-                ("ended_because", session.stopped), ("clean_end", "yes"),
+                ("ended_because", session.stopped), *machine.items(), ("clean_end", "yes"),
             ):  # fmt: skip
                 recording.set_meta(key, value)
 
@@ -218,12 +217,3 @@ class Writer:
             "pid": [process.target.pid] * len(tids), "tid": tids, "comm": [comm for comm, _ in found],
             "ith": [process.threads.get(tid) for tid in tids], "cpus": [cpus for _, cpus in found],
         })  # fmt: skip
-
-
-def _allowed(pids: Iterable[int]) -> set[int] | None:
-    """The processors that the targets may use; None where all of them are gone."""
-    found: set[int] = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            found |= os.sched_getaffinity(pid)
-    return found or None

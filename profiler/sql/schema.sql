@@ -3,7 +3,7 @@
 
 CREATE TABLE meta (            -- one row per fact about the recording and its host
     key VARCHAR PRIMARY KEY,   -- schema_version, flowprof_version, host, boot_id, kernel, arch, cpu_model, cpus, gpu_model,
-                               -- settings of the machine (host.py),
+                               -- settings of the machine (host.py), what it did meanwhile (meanwhile.py),
                                -- command_line, levels, budget, full, rung, rung_reason, layout, clean_end,
                                -- started_ns/started_unix_ns, stopped_ns/stopped_unix_ns, cost_cheap_ns, cost_stepped_ns,
                                -- interrupts (kinds that are told from the threads that they interrupt),

@@ -27,9 +27,9 @@ import numpy as np
 from bench_report import timed
 from diff_runs import Run, steps
 from flowprof.examples import llama_server, load, synthetic_model
-from flowprof.profiler.diff import sources
-from flowprof.profiler.diff.phases import phase_shifts
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.rows.phases import phase_shifts
+from flowprof.profiler.diff.steps import sources
+from flowprof.profiler.diff.steps.steps import Steps
 from flowprof.profiler.store import Recording
 from peak_memory import peak_mb
 from row import Row

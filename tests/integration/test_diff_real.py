@@ -169,11 +169,13 @@ def test_a_context_of_eight_times_the_length(diffed: Diffed) -> None:
     """It is what reads the cache that grew, and not the weights."""
     found = diffed("tiny", "long context")
     first = found.causes[0]
-    assert first.kind == "context" and "a longer context: 25" in first.claim and first.share is not None
+    assert first.kind == "context" and "cells of the KV cache" in first.claim and first.share is not None
     decode = [row for row in found.rows if row.phase == "decode"]
     read = sum(row.delta_ns_per_token for row in decode if row.op == "FLASH_ATTN_EXT")
     weights = sum(row.delta_ns_per_token for row in decode if "q8_0" in row.shape)
     assert read > 0.5 * found.phases[0].delta_ns_per_token and abs(weights) < 0.3 * read
+    grow = {row.op for row in decode if row.contexts_apart}
+    assert grow == {"FLASH_ATTN_EXT"} and all(row.equal is None for row in decode), "no context in common"
 
 
 def test_the_model_with_fewer_bits_is_not_to_blame(diffed: Diffed) -> None:
@@ -190,7 +192,7 @@ def test_the_model_with_fewer_bits_is_not_to_blame(diffed: Diffed) -> None:
         ("long context", "no flash attention", "comparable",
          {"attention": ("flash attention, KV cache f16", "KQ, softmax, KQV, KV cache f16")}),
         ("q4", "normal", "comparable", {"quantisation": ("q4_0 99 %", "q8_0 99 %")}),
-        ("tiny", "long context", "comparable per token", {"context of decode": ("rows, mean", "rows, mean")}),
+        ("tiny", "long context", "comparable per token", {"context of decode": ("cells of the", "cells of the")}),
         ("normal", "tiny", "not comparable", {"model": ("14 layers", "layers")}),
     ],
     ids=["one thread", "no flash attention", "q4", "long context", "tiny"],

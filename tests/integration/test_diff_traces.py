@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.diff import sources
 from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.side import open_parts
+from flowprof.profiler.diff.steps import sources
 from traces import SHARED, imported
 
 pytestmark = pytest.mark.parallel

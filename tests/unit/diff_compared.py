@@ -19,7 +19,7 @@ from flowprof.profiler.diff.result import (
     VariableShift,
 )
 from flowprof.profiler.diff.side import Pair, Side
-from flowprof.profiler.diff.steps import Group, GroupFacts, Steps
+from flowprof.profiler.diff.steps.steps import Group, GroupFacts, Steps
 from flowprof.profiler.store import Recording
 
 MS = 1e6

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from flowprof.profiler.diff.align import align
-from flowprof.profiler.diff.steps import Group
+from flowprof.profiler.diff.rows.align import align
+from flowprof.profiler.diff.steps.steps import Group
 
 
 def op(name: str, tensor: str = "", shape: str = "64 f32", block: str = "ffn", phase: str = "decode") -> Group:

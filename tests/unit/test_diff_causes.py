@@ -13,8 +13,8 @@ import pytest
 from diff_compared import MS, Facts, Maker, row
 from flowprof.profiler.diff.causes import CAUSES
 from flowprof.profiler.diff.causes.change import changes, split
+from flowprof.profiler.diff.causes.ranking import ranked
 from flowprof.profiler.diff.compared import Compared
-from flowprof.profiler.diff.ranking import ranked
 from flowprof.profiler.diff.result import Cause, Part, ResourceShift, Row, VariableShift
 from request_recordings import Server, chats_and_prompt
 

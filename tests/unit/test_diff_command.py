@@ -13,7 +13,7 @@ import pytest
 from flowprof.profiler import baselines, cli, store
 from flowprof.profiler.diff import compare
 from flowprof.profiler.diff.changepoint import ChangePoint
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps.steps import Steps
 from synthetic import Synthetic, write, write_empty
 
 PACKAGED = Path(__file__).parents[2] / "examples" / "recording.duckdb"

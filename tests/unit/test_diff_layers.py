@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from flowprof.profiler.diff.align import Match
-from flowprof.profiler.diff.layers import by_layer
 from flowprof.profiler.diff.result import LayerShift
-from flowprof.profiler.diff.steps import Group, GroupFacts, Steps
+from flowprof.profiler.diff.rows.align import Match
+from flowprof.profiler.diff.rows.layers import by_layer
+from flowprof.profiler.diff.steps.steps import Group, GroupFacts, Steps
 
 UP = Group("operator", "decode", "ffn", "MUL_MAT", "ffn_up", "8x8")
 HEAD = Group("operator", "decode", "output", "MUL_MAT", "output", "8x8")

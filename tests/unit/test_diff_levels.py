@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from diff_runs import Run, steps
 from flowprof.profiler.diff.changepoint import change_point
-from flowprof.profiler.diff.levels import LEVELS, MIN_STEPS, at_same_levels, numbered
-from flowprof.profiler.diff.phases import phase_shifts
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.rows.phases import phase_shifts
+from flowprof.profiler.diff.steps.levels import LEVELS, MIN_STEPS, at_same_levels, numbered
+from flowprof.profiler.diff.steps.steps import Steps
 
 TOKEN, OP = numbered(["token", "op"]).tolist()
 

@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from flowprof.profiler.diff import steps_ggml
+from flowprof.profiler.diff.steps import of_ggml
 from flowprof.profiler.store import Recording
 from synthetic import Synthetic, write
 
@@ -18,7 +18,7 @@ def test_graphs_that_are_not_measured_take_no_room(tmp_path: Path) -> None:
                                   graphs_per_window=4))  # fmt: skip
     with Recording.open(path) as recording:
         tracemalloc.start()
-        decode = next(one for one in steps_ggml.read(recording) if one.phase == "decode")
+        decode = next(one for one in of_ggml.read(recording) if one.phase == "decode")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     measured = truth.measured_graphs["decode"]

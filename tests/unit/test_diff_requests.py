@@ -8,13 +8,14 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from flowprof.profiler.diff import beside_phases, steps_requests
+from flowprof.profiler.diff import beside_phases
 from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.gate import judge
 from flowprof.profiler.diff.result import Cause, Diff
 from flowprof.profiler.diff.side import open_pair
-from flowprof.profiler.diff.sources import with_waits
-from flowprof.profiler.diff.steps import FIRST_TOKEN, NEXT_TOKEN, QUEUE, REQUESTS
+from flowprof.profiler.diff.steps import of_requests
+from flowprof.profiler.diff.steps.sources import with_waits
+from flowprof.profiler.diff.steps.steps import FIRST_TOKEN, NEXT_TOKEN, QUEUE, REQUESTS
 from flowprof.profiler.store import Recording
 from request_recordings import MS, PID, Server
 
@@ -132,21 +133,21 @@ def test_trifles_are_no_change(tmp_path: Path) -> None:
     assert len(steps[QUEUE].all_ns) == 80 and shift.phase == QUEUE
     small = replace(shift, a_ns_per_token=0.2 * MS, b_ns_per_token=0.4 * MS, delta_ns_per_token=0.2 * MS)
     less = replace(shift, a_ns_per_token=4 * MS, b_ns_per_token=4.5 * MS, delta_ns_per_token=0.5 * MS)
-    assert steps_requests.telling([small], True) == ()
-    assert [one.significant for one in steps_requests.telling([less, shift], True)] == [False, True]
+    assert of_requests.telling([small], True) == ()
+    assert [one.significant for one in of_requests.telling([less, shift], True)] == [False, True]
     for phase in ("decode", NEXT_TOKEN):  # a token of a small model takes no longer
-        assert steps_requests.telling([replace(small, phase=phase)], True)[0].significant
+        assert of_requests.telling([replace(small, phase=phase)], True)[0].significant
 
 
 def test_few_requests_are_no_phase(tmp_path: Path) -> None:
     server = Server()
-    for step in range(steps_requests.MIN_STEPS - 1):
+    for step in range(of_requests.MIN_STEPS - 1):
         server.batch(step * 10.0, step * 10.0 + 10, (0, 1, step, True))
     server.request(3, 0, -1, 0, 400)
     with server.write(tmp_path / "a") as recording:
-        assert steps_requests.read(recording) == []
+        assert of_requests.read(recording) == []
     with Recording.create(str(tmp_path / "b")) as recording:
-        assert steps_requests.read(recording) == []
+        assert of_requests.read(recording) == []
 
 
 def test_a_claim_about_clients_without_a_phase(tmp_path: Path) -> None:

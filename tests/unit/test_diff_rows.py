@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from diff_runs import Run, base_ns, group, steps
-from diffs import diff
+from diffs import diff, phase
 from flowprof.profiler.diff import gate, statistics
 from flowprof.profiler.diff.changepoint import change_point, pettitt, points
 from flowprof.profiler.diff.compare import judged
-from flowprof.profiler.diff.phases import at_equal_context, phase_shifts
 from flowprof.profiler.diff.result import Comparability, PhaseShift, Row
-from flowprof.profiler.diff.rows import NOT_MEASURED, rows
-from flowprof.profiler.diff.steps import Group, Steps
+from flowprof.profiler.diff.rows.phases import at_equal_context, phase_shifts
+from flowprof.profiler.diff.rows.rows import NOT_MEASURED, rows
+from flowprof.profiler.diff.steps.steps import Group, Steps
 
 SAME = Comparability("comparable", 1.0, (), "")
 GROUPS = 60
@@ -140,6 +140,23 @@ def test_repeats_of_a_normal_run_that_differ_are_noise() -> None:
     between = steps(Run(3, groups=GROUPS, phase_factor=1.06))
     assert not compared([slow, fast], between)[0][0].significant
     assert compared([fast], between)[0][0].significant
+
+
+@pytest.mark.parametrize(("normal", "slow", "loud"), [((1.0, 1.1), 1.12, False), ((1.0, 1.1), 1.3, True)])
+def test_two_normal_runs_are_no_surer_than_they_agree(normal: tuple[float, ...], slow: float, loud: bool) -> None:
+    """10 % apart: what is not beyond both is no change."""
+    a = tuple((steps(Run(at, groups=5, phase_factor=factor)),) for at, factor in enumerate(normal))
+    (shift,) = phase_shifts(a, ((steps(Run(9, groups=5, phase_factor=slow)),),))
+    assert shift.significant is loud
+
+
+def test_a_disturbed_machine_is_not_called_the_same() -> None:
+    """Noise of more than half a step: whether a third of the time went or came, nobody knows."""
+    times = {"a_ns_per_token": 60.0, "b_ns_per_token": 1200.0, "significant": False}
+    verdict, headline = judged(SAME, (phase(**times, noise_ns_per_token=200.0),))
+    assert verdict == "not enough data"
+    assert headline.startswith("decode is too noisy") and "60.0 → 1 200 ms per token (noise 200 ms)" in headline
+    assert judged(SAME, (phase(**times, noise_ns_per_token=20.0),))[0] == "same"
 
 
 def repeats(count: int, seed: int, groups: int, spread: float, apart: float = 0.0) -> list[Steps]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from flowprof.profiler.analyzers import waits
-from flowprof.profiler.diff import threads
 from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.result import ThreadShift
+from flowprof.profiler.diff.rows import threads
 from flowprof.profiler.diff.side import Pair, Side, open_pair
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording

@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from flowprof.profiler.diff import sources
 from flowprof.profiler.diff.side import Pair, open_pair
+from flowprof.profiler.diff.steps import sources
 from flowprof.profiler.diff.timelines import StepPair, timelines
 from flowprof.profiler.store import Recording
 from flowprof.viewers import diff_timeline

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flowprof.profiler.diff import iterations, sources
 from flowprof.profiler.diff.result import Cause, Row
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps import iterations, sources
+from flowprof.profiler.diff.steps.steps import Steps
 from flowprof.profiler.store import Recording
 from torch_programs import BF16, PID, US, Op, Program, compared, layer, python, step
 

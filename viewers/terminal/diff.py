@@ -222,12 +222,26 @@ def _rows(page: Page, phase: PhaseShift, rows: Sequence[Row], chosen: Sequence[R
         if row.tail_significant and not row.significant:
             tails = scale.value(row.a_tail_ns), scale.value(row.b_tail_ns)
             page.row(table, "", "  its 95th percentile", *tails, "", "", "", words.q(row.tail_q))
+        if row.contexts_apart:
+            page.row(table, *_at_context(row, scale))
     rest = [row for row in rows if row not in chosen]
     if rest:
         together = sum(row.delta_ns_per_token for row in rest)
         page.row(table, "", f"{count(len(rest))} more", "", "", scale.change(together), style="dim")
     note = f"{phase.phase}, {scale.unit} per {clean(phase.per, 20)}; together {scale.change(phase.delta_ns_per_token)}"
     return Group(page.title("What changed", note), inset(_tight(page, table)))
+
+
+def _at_context(row: Row, scale: words.Scale) -> list[str]:
+    """Below a row whose work grows with the context, where the sides read contexts of other lengths."""
+    one = row.equal
+    if one is None:
+        return ["", "  no context in common", "", "", "", "", "", ""]
+    return [
+        words.mark(one.significant, False), "  at equal context", scale.value(one.a_ns_per_token),
+        scale.value(one.b_ns_per_token), scale.change(one.delta_ns_per_token), "", scale.interval(one.ci95),
+        words.q(one.q),
+    ]  # fmt: skip
 
 
 def _share(row: Row, phase: PhaseShift) -> str:

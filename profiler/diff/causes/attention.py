@@ -14,7 +14,7 @@ from flowprof.profiler.diff.causes.change import changes, total
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause, Row
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps.steps import Steps
 from flowprof.profiler.findings import in_ms
 
 FLASH, SOFTMAX = "FLASH_ATTN_EXT", "SOFT_MAX"

@@ -21,7 +21,7 @@ from flowprof.profiler.diff.causes.claim import Cell, Claim
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
 from flowprof.profiler.diff.side import Side
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps.steps import Steps
 
 LEAST_RATIO = 1.25
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from flowprof.profiler.diff.builds import SHOWN, Build, builds, only
 from flowprof.profiler.diff.causes.broad import broad, largest
 from flowprof.profiler.diff.causes.change import HOST, Change, changes
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.causes.setup import agreed, instructions
+from flowprof.profiler.diff.comparability.builds import SHOWN, Build, builds, only
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
 from flowprof.profiler.diff.side import Pair

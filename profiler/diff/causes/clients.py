@@ -21,7 +21,7 @@ from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
 from flowprof.profiler.diff.side import Side
-from flowprof.profiler.diff.steps import NEXT_TOKEN
+from flowprof.profiler.diff.steps.steps import NEXT_TOKEN
 from flowprof.profiler.findings import in_ms
 from flowprof.profiler.sections.requests import RequestRow
 

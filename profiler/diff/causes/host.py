@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowprof.profiler.diff import steps_gpu
 from flowprof.profiler.diff.causes.change import HOST, Change, changes, total
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
+from flowprof.profiler.diff.steps import of_gpu
 from flowprof.profiler.findings import in_ms
 
 
 def causes(compared: Compared) -> Sequence[Claim]:
     found = []
     for change in changes(compared):
-        if change.phase.startswith(steps_gpu.PHASE):
+        if change.phase.startswith(of_gpu.PHASE):
             continue  # what is between a device's kernels is idle time: masked.py
         rows = [row for row in change.rows.values() if row.kind == "between" and row.significant]
         if rows:

@@ -4,7 +4,7 @@ Fires when a device's kernels and copies together became faster (or slower) by L
 or more in significant rows, and the host's step changed by less than HALF of that in the same direction, while the
 device's idle time changed by HALF of it or more the other way, and the device waits for the host: on the side with more
 idle time, LATE of it or more comes before work that was launched after the device had drained. Times are exposed, as in
-steps_gpu.py.
+of_gpu.py.
 
 What to do: the gain comes to light once the host is out of the way: CUDA graphs, larger batches, fewer and larger
 kernels, no synchronisation within the step. A loss that is hidden now will show then.
@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowprof.profiler.diff import steps_gpu
 from flowprof.profiler.diff.causes.change import Change, changes
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause, PhaseShift, Row
+from flowprof.profiler.diff.steps import of_gpu
 from flowprof.profiler.findings import in_ms, part_of
 
 LEAST = 0.05  # of the time of kernels and copies on the normal side
@@ -31,7 +31,7 @@ def causes(compared: Compared) -> Sequence[Claim]:
     host = next((shift for shift in compared.phases if shift.phase == "step"), None)
     if host is None:
         return ()
-    devices = [change for change in changes(compared) if change.phase.startswith(steps_gpu.PHASE)]
+    devices = [change for change in changes(compared) if change.phase.startswith(of_gpu.PHASE)]
     found = [_claim(host, change) for change in devices]
     return [claim for claim in found if claim is not None]
 
@@ -87,7 +87,7 @@ def _idle(rows: Sequence[Row]) -> list[tuple[float, float]]:
     def of(op: str, side: int) -> float:
         return sum((row.b_ns_per_token if side else row.a_ns_per_token) or 0.0 for row in rows if row.op == op)
 
-    return [(of(steps_gpu.LATE, side), of(steps_gpu.IDLE, side)) for side in (0, 1)]
+    return [(of(of_gpu.LATE, side), of(of_gpu.IDLE, side)) for side in (0, 1)]
 
 
 def _time(ns: float | None) -> str:

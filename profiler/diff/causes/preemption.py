@@ -30,6 +30,15 @@ from flowprof.profiler.findings import Confidence, in_ms
 MIN_SHARE = 0.02  # of the phase: healthy servers lose about as much to their own HTTP threads and to the kernel's
 OWN, OTHERS = "the engine's own threads", "another program"
 
+OTHERS_NEXT = (
+    "Move it to other processors (taskset, cgroup cpusets), lower its priority, or leave it a processor: --threads one "
+    "less."
+)
+OWN_NEXT = (
+    "See on which processors its threads may run (taskset, cgroup cpusets), and what else runs there; --threads one "
+    "less leaves room for its other threads."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -88,8 +97,7 @@ def _cause(compared: Compared, change: Change, taken: Sequence[Taken], sign: flo
         share=None,
         confidence=confidence,
         evidence=tuple(evidence),
-        next="Move it to other processors (taskset, cgroup cpusets), lower its priority, or leave it a processor: "
-        "--threads one less.",
+        next=OWN_NEXT if who == OWN else OTHERS_NEXT,
         phase=change.phase,
     )
 

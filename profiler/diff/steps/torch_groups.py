@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from flowprof.profiler.diff.steps import Ints
+from flowprof.profiler.diff.steps.steps import Ints
 from flowprof.profiler.torch import costs as torch_costs
 from flowprof.profiler.torch.costs import Arg
 

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from flowprof.profiler.diff import unexplained
-from flowprof.profiler.diff.causes import CAUSES
+from flowprof.profiler.diff.causes import CAUSES, unexplained
 from flowprof.profiler.diff.causes.change import Change, changes
 from flowprof.profiler.diff.causes.claim import Cell, Claim
 from flowprof.profiler.diff.causes.differing import besides
 from flowprof.profiler.diff.compared import Compared
 from flowprof.profiler.diff.result import Cause
-from flowprof.profiler.diff.steps import REQUESTS
+from flowprof.profiler.diff.steps.steps import REQUESTS
 
 MIN_SHARE = 0.03  # of the phase's change; where it has none, of what its rows changed by
 WEIGHT = {"high": 1.0, "medium": 0.8, "low": 0.5}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from flowprof.profiler.diff.steps import Floats, Ints, Steps
+from flowprof.profiler.diff.steps.steps import Floats, Ints, Steps
 
 MIN_STEPS = 30  # of a level, on either side
 LEVELS = ("request", "token", "graph", "op", "thread")  # of graph_exec, the least deep first

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from flowprof.profiler.diff import known
+from flowprof.profiler.diff.comparability import known
 from flowprof.profiler.diff.result import Difference
-from flowprof.profiler.diff.steps import Group, Steps
+from flowprof.profiler.diff.steps.steps import Group, Steps
 
 FACTOR = 1.5
 ALIKE = 0.1  # of the factor

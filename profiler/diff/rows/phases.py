@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 from flowprof.profiler.diff import statistics
-from flowprof.profiler.diff.levels import Times, at_same_levels
 from flowprof.profiler.diff.result import PhaseShift
-from flowprof.profiler.diff.steps import Floats, Steps
+from flowprof.profiler.diff.steps import contexts
+from flowprof.profiler.diff.steps.levels import Times, at_same_levels
+from flowprof.profiler.diff.steps.steps import Floats, Steps
 
 SUBJECTS = ("decode", "step")  # what users mean by speed: of a server, of a torch program
-SAME_CONTEXT = 0.1  # share of the steps that would have to have another context for the sides to have the same ones
 
 Recordings = Sequence[Sequence[Steps]]  # of one side: the phases of each
 
@@ -52,14 +52,15 @@ def at_equal_context(a: Recordings, b: Recordings, phase: str) -> PhaseShift | N
     None: the contexts are the same on both sides, or they have none in common.
     """
     mine, theirs = of_phase(a, phase), of_phase(b, phase)
-    counts = [_contexts(side) for side in (mine, theirs)]
-    common = counts[0].keys() & counts[1].keys()
-    if not common or not contexts_apart(a, b, phase):
+    if not contexts_apart(a, b, phase):
         return None
-    wanted = {at: min(counts[0][at], counts[1][at]) for at in common}
-    sides = at_same_levels(
-        [_thinned(one, wanted, counts[0]) for one in mine], [_thinned(one, wanted, counts[1]) for one in theirs]
-    )
+    kept = contexts.at_equal(mine, theirs)
+    if kept is None:
+        return None
+    sides = at_same_levels(*(
+        [_only(one, which) for one, which in zip(side, each, strict=True)]
+        for side, each in zip((mine, theirs), kept, strict=True)
+    ))  # fmt: skip
     normal = statistics.blocks(sides[0])
     other = statistics.blocks(sides[1], above=normal.limit)
     tested = statistics.test(normal, other)
@@ -67,16 +68,8 @@ def at_equal_context(a: Recordings, b: Recordings, phase: str) -> PhaseShift | N
 
 
 def contexts_apart(a: Recordings, b: Recordings, phase: str) -> bool:
-    """Whether the contexts of all steps are known, and SAME_CONTEXT of them would have to be others on one side for the
-    sides to have the same ones."""
-    counts = [_contexts(of_phase(side, phase)) for side in (a, b)]
-    totals = [sum(side.values()) for side in counts]
-    if not all(totals) or any(side.get(0) for side in counts):
-        return False
-    apart = sum(
-        abs(counts[0].get(at, 0) / totals[0] - counts[1].get(at, 0) / totals[1]) for at in {**counts[0], **counts[1]}
-    )
-    return apart / 2 >= SAME_CONTEXT
+    """Whether the sides' steps are known to have read other contexts."""
+    return contexts.apart(of_phase(a, phase), of_phase(b, phase))
 
 
 def at_worst(shift: PhaseShift) -> float | None:
@@ -85,6 +78,20 @@ def at_worst(shift: PhaseShift) -> float | None:
         return None
     reach = max(shift.ci95[1], shift.delta_ns_per_token + shift.noise_ns_per_token)
     return reach / shift.a_ns_per_token
+
+
+def at_common_context(phase: PhaseShift) -> PhaseShift:
+    """A phase without what another context makes of it: what can be held against a limit."""
+    if not phase.contexts_apart:
+        return phase
+    if phase.equal is not None:
+        return replace(phase.equal, contexts_apart=True, equal=phase.equal)
+    return replace(phase, ci95=None, q=None, noise_ns_per_token=None, significant=False, tail_significant=False)
+
+
+def named(phase: PhaseShift) -> str:
+    """Which of its steps are meant, in words."""
+    return f"{phase.phase}, at the contexts that both sides have," if phase.contexts_apart else phase.phase
 
 
 def subject(phases: Sequence[PhaseShift]) -> PhaseShift:
@@ -101,20 +108,7 @@ def tail_growth(shift: PhaseShift) -> float:
     return max(each) if shift.tail_delta_ns > 0 else min(each)
 
 
-def _contexts(side: Sequence[Steps]) -> dict[int, int]:
-    if not side:
-        return {}
-    values, counts = np.unique(np.concatenate([one.all_context for one in side]), return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _thinned(steps: Steps, wanted: dict[int, int], have: dict[int, int]) -> Steps:
-    """Steps spread evenly over those of each context, so many as wanted of all the side's."""
-    kept = np.zeros(len(steps.all_ns), bool)
-    for context, count in wanted.items():
-        at = np.flatnonzero(steps.all_context == context)
-        share = round(len(at) * count / have[context])
-        kept[at[np.linspace(0, len(at) - 1, share).astype(int)]] = share > 0
+def _only(steps: Steps, kept: np.ndarray) -> Steps:
     level = steps.all_level[kept] if len(steps.all_level) else steps.all_level
     return replace(steps, all_ns=steps.all_ns[kept], all_tokens=steps.all_tokens[kept], all_level=level)
 

@@ -21,7 +21,7 @@ from flowprof.profiler.analyzers.request_facts import NEVER, NOT_YET, Facts, loa
 from flowprof.profiler.diff import statistics
 from flowprof.profiler.diff.result import PhaseShift
 from flowprof.profiler.diff.side import began
-from flowprof.profiler.diff.steps import FIRST_TOKEN, NEXT_TOKEN, QUEUE, REQUESTS, Ints, Steps
+from flowprof.profiler.diff.steps.steps import FIRST_TOKEN, NEXT_TOKEN, QUEUE, REQUESTS, Ints, Steps
 from flowprof.profiler.store import Recording
 
 MIN_STEPS = statistics.MIN_BLOCKS * statistics.MIN_STEPS  # what is tested

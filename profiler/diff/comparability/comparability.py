@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flowprof.profiler.diff import known, options, same_measurement, same_work, set_up
+from flowprof.profiler.diff.comparability import known, options, same_measurement, same_work, set_up
 from flowprof.profiler.diff.result import Comparability, Comparable, Difference
 from flowprof.profiler.diff.side import Pair
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps.steps import Steps
 
 LEAST = 0.01  # of what is comparable at all
 _ORDER = {"different": 0, "unknown": 1, "same": 2}

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flowprof.profiler.diff import known, same_steps
+from flowprof.profiler.diff.comparability import known, same_steps
 from flowprof.profiler.diff.result import Difference
-from flowprof.profiler.diff.steps import FIRST_TOKEN, REQUESTS, Steps
+from flowprof.profiler.diff.steps.steps import FIRST_TOKEN, REQUESTS, Steps
 
 Recordings = Sequence[Sequence[Steps]]  # of one side: the phases of each of its recordings
 TOKENS_TOLERANCE = 0.1  # two recordings of one length are never of exactly as many tokens
@@ -39,6 +39,7 @@ class Work:
     tokens: int
     ns: float
     context: float | None
+    cells: float | None  # of them, filled ones that its tokens read; None where not all batches tell
     per: str
 
 
@@ -50,12 +51,14 @@ def work(side: Recordings) -> dict[str, Work]:
             continue
         parts = [steps for recording in side for steps in recording if steps.phase == phase]
         rows = np.concatenate([steps.all_context for steps in parts])
+        cells = np.concatenate([steps.all_cells for steps in parts])
         found[phase] = Work(
             steps=sum(len(steps.all_ns) for steps in parts),
             measured=sum(len(steps.start_ns) for steps in parts),
             tokens=sum(int(steps.all_tokens.sum()) for steps in parts),
             ns=sum(float(steps.all_ns.sum()) for steps in parts),
             context=float(rows[rows > 0].mean()) if np.any(rows > 0) else None,
+            cells=float(cells.mean()) if len(cells) == len(rows) and np.all(cells) and len(cells) else None,
             per=" or ".join(dict.fromkeys(steps.per for steps in parts)),
         )
     return dict(sorted(((phase, one) for phase, one in found.items() if one.steps), key=lambda item: -item[1].ns))
@@ -142,8 +145,10 @@ def _of_phase(phase: str, sides: tuple[Work, Work], recordings: tuple[int, int])
         found.append(known.numbers(f"batch of {phase}", batches, "tokens a step, mean", BATCH_TOLERANCE, 0.3, why))
     if a.context is not None or b.context is not None:
         why = "attention reads all of the context: its part is not of equal work"
-        contexts = [a.context], [b.context]
-        found.append(known.numbers(f"context of {phase}", contexts, "rows, mean", CONTEXT_TOLERANCE, 0.2, why))
+        filled = a.cells is not None and b.cells is not None
+        contexts = ([a.cells], [b.cells]) if filled else ([a.context], [b.context])
+        unit = "cells of the cache, mean" if filled else "rows of the cache, mean"
+        found.append(known.numbers(f"context of {phase}", contexts, unit, CONTEXT_TOLERANCE, 0.2, why))
     if not a.measured or not b.measured:
         bare = "either side" if a.measured == b.measured else f"the side {'after' if a.measured else 'before'}"
         why = f"no operators were recorded on {bare}: only the whole phase is compared"

@@ -18,9 +18,10 @@ from flowprof.profiler.analyzers.contract import recorded_ceilings
 from flowprof.profiler.analyzers.slices import slices
 from flowprof.profiler.analyzers.verdict_waits import Node
 from flowprof.profiler.analyzers.verdict_work import GraphWork, Work, read_graphs
-from flowprof.profiler.diff import levels
 from flowprof.profiler.diff.result import Part
-from flowprof.profiler.diff.steps import Floats, Group, GroupFacts, Ints, Steps
+from flowprof.profiler.diff.steps import levels
+from flowprof.profiler.diff.steps.growing import Name, growing
+from flowprof.profiler.diff.steps.steps import Floats, Group, GroupFacts, Ints, Steps
 from flowprof.profiler.roofline.least_time import Roof
 from flowprof.profiler.store import Recording, read_sql
 
@@ -41,6 +42,7 @@ class _Kinds:
     column: dict[int, Ints]
     work: dict[int, GraphWork]
     left_out: Mapping[str, int]  # graphs by phase
+    growing: frozenset[Name]  # with the context
 
 
 def read(recording: Recording) -> list[Steps]:
@@ -71,7 +73,7 @@ def _kinds(recording: Recording) -> _Kinds:
             columns[node] = groups.setdefault(group, len(groups))
         column[graph_id], works[graph_id] = columns, work
     left_out = Counter(phase for graph_id, (phase, _) in graphs.items() if graph_id not in works)
-    return _Kinds(list(groups), column, works, left_out)
+    return _Kinds(list(groups), column, works, left_out, growing(recording, works))
 
 
 def plain_shape(work: Work, tokens: int) -> str:
@@ -182,7 +184,9 @@ def _steps(
         all_start_ns=start[mine],
         all_tokens=tokens[mine],
         all_ns=whole[mine],
+        place=np.flatnonzero(chosen[mine]),
         all_context=np.asarray(found["n_kv"], np.int64)[mine],
+        all_cells=np.asarray(found["cells"], float).round().astype(np.int64)[mine],
         all_level=levels.numbered(found["level"])[mine],
         all_gap_ns=gap[mine] if with_gaps else np.zeros(0),
         pause_ns=pauses[pauses > 0],
@@ -206,6 +210,7 @@ def _facts(
             at = place[Group(found.kind, phase, found.block, found.op, found.tensor, found.shape)]
             of_node[graph_id, node] = at
             fact = facts[at]
+            fact.grows = (found.block, found.op, found.tensor) in kinds.growing
             fact.order = node if fact.order < 0 else min(fact.order, node)
             fact.calls = (fact.calls or 0.0) + executions / total
             cost = one.cost

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flowprof.profiler.diff.steps import Ints
+from flowprof.profiler.diff.steps.steps import Ints
 from numpy.typing import NDArray
 
 MIN_MARKS = 4

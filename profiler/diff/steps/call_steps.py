@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from flowprof.profiler.diff import torch_calls
 from flowprof.profiler.diff.side import Side
+from flowprof.profiler.diff.steps import torch_calls
 from flowprof.profiler.store import Recording
 from flowprof.profiler.timeline_calls import CallLane, CallTimeline, call_timeline
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from flowprof.profiler.analyzers import gpu
 from flowprof.profiler.analyzers.gpu_kernels import NAME_SQL, counted
-from flowprof.profiler.diff import iterations, torch_calls, torch_groups
-from flowprof.profiler.diff.steps import Floats, Group, GroupFacts, Ints, Steps
+from flowprof.profiler.diff.steps import iterations, torch_calls, torch_groups
+from flowprof.profiler.diff.steps.steps import Floats, Group, GroupFacts, Ints, Steps
 from flowprof.profiler.store import Recording, read_sql
 from flowprof.profiler.torch import costs as torch_costs
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps.steps import Steps
 
 PAUSES = 0.05  # of a phase's time: less is not told
 

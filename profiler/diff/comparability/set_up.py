@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flowprof.profiler.analyzers.contract import recorded_ceilings
-from flowprof.profiler.diff import builds, known
+from flowprof.profiler.diff.comparability import builds, known
 from flowprof.profiler.diff.result import Difference
 from flowprof.profiler.machine.host import SETTINGS
 from flowprof.profiler.store import Recording, read_sql
 
+GOVERNOR = "cpu_governor"  # which guests do not know: that is said, for it matters most
 PROCESSOR = "processor"  # the model of it: a gate asks for it by this name
 CEILING_TOLERANCE = 0.1  # two calibrations of one machine are a few per cent apart
 SERVING = ("llama-server", "llama.cpp")  # parts of a program whose work another engine does
@@ -119,7 +120,7 @@ FACTS = (
     Fact("kernel", 0.1, "scheduling, huge pages and mitigations may differ", _meta("kernel")),
     Fact("GPU", known.FORBIDS, "two models of GPU: a slower one is no regression", _meta("gpu_model"), optional=True),
     *(
-        Fact(name.replace("_", " "), 0.2, "the machine is set up another way", _meta(name), optional=True)
+        Fact(name.replace("_", " "), 0.2, "the machine is set up another way", _meta(name), optional=name != GOVERNOR)
         for name in SETTINGS
     ),
     Fact("recorded by", 0.4, "two profilers do not measure the same thing", _recorded_by),

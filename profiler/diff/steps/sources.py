@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flowprof.profiler.diff import steps_ggml, steps_gpu, steps_requests, steps_torch
-from flowprof.profiler.diff.steps import Steps
+from flowprof.profiler.diff.steps import of_ggml, of_gpu, of_requests, of_torch
+from flowprof.profiler.diff.steps.steps import Steps
 from flowprof.profiler.store import Recording
 
-SOURCES: tuple[Callable[[Recording], list[Steps]], ...] = (steps_ggml.read, steps_torch.read, steps_gpu.read)
+SOURCES: tuple[Callable[[Recording], list[Steps]], ...] = (of_ggml.read, of_torch.read, of_gpu.read)
 
 
-WAITS: tuple[Callable[[Recording], list[Steps]], ...] = (steps_requests.read,)  # what clients wait for meanwhile
+WAITS: tuple[Callable[[Recording], list[Steps]], ...] = (of_requests.read,)  # what clients wait for meanwhile
 
 
 def read(recording: Recording) -> tuple[Steps, ...]:

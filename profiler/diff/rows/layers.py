@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from flowprof.profiler.diff.align import Match
 from flowprof.profiler.diff.result import LayerShift
-from flowprof.profiler.diff.steps import Group, Steps
+from flowprof.profiler.diff.rows.align import Match
+from flowprof.profiler.diff.steps.steps import Group, Steps
 
 Layers = dict[int, float]
 

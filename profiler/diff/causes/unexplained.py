@@ -13,7 +13,7 @@ from flowprof.profiler.diff.causes.broad import largest
 from flowprof.profiler.diff.causes.change import HOST, Change, worth_telling
 from flowprof.profiler.diff.causes.claim import Cell
 from flowprof.profiler.diff.result import Cause, Row
-from flowprof.profiler.diff.steps import REQUESTS
+from flowprof.profiler.diff.steps.steps import REQUESTS
 from flowprof.profiler.findings import in_ms
 
 LEFT_OVER = 0.5  # of a row, of a phase
@@ -43,8 +43,9 @@ def rows(
         for place, row in change.rows.items()
         if row.tail_significant and not row.significant and not shift.significant and place not in touched
     }
-    told = worth_telling(change, changed, not explained)
-    told += worth_telling(change, tails, not explained and not told)
+    needed = not explained and (shift.significant or shift.tail_significant)  # else a trifle is none's cause
+    told = worth_telling(change, changed, needed)
+    told += worth_telling(change, tails, needed and not told)
     return [(_row(change, change.rows[place], open_ns[place], others), open_ns[place]) for place in told]
 
 
@@ -95,6 +96,11 @@ def _row(change: Change, row: Row, ns: float, others: Sequence[str]) -> Cause:
     evidence = [f"{_time(a_ns)} → {_time(b_ns)} per {change.per} of {change.phase}"]
     if row.tail_significant and row.a_tail_ns is not None and row.b_tail_ns is not None:
         evidence.append(f"95th percentile of steps: {in_ms(row.a_tail_ns)} → {in_ms(row.b_tail_ns)} per {change.per}")
+    if row.equal is not None and row.equal.ci95 is not None:
+        one = row.equal
+        evidence.append(f"at contexts that both sides have: {in_ms(one.a_ns_per_token)} → {in_ms(one.b_ns_per_token)}")
+    elif row.contexts_apart:
+        evidence.append("it grows with the context, and the sides have too little or nothing of that in common")
     if row.layers:
         evidence.append(f"in layers {', '.join(map(str, row.layers[:20]))} only")
     if row.matched:
@@ -115,6 +121,6 @@ def _time(ns: float | None) -> str:
 
 
 def _what_to_record(row: Row) -> str:
-    if row.kind == "operator" and not any(part.part == "runnable" for part in row.parts):
+    if row.kind == "operator" and not row.layers and not any(part.part == "runnable" for part in row.parts):
         return "Record both sides with --levels token,graph,op,thread,sched: it tells work from waits."
     return COUNTERS

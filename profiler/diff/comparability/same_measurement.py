@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flowprof.profiler.analyzers import losses, overhead
-from flowprof.profiler.diff import known
+from flowprof.profiler.diff.comparability import known, machine_state
 from flowprof.profiler.diff.result import Difference
 from flowprof.profiler.diff.side import Pair
 from flowprof.profiler.sections.losses import Losses
@@ -35,7 +35,8 @@ def differences(pair: Pair) -> list[Difference]:
                "times of operators come from the deep windows, which are slower by flowprof's own cost"),
         *([] if windows else [  # counted over the whole recording
             _means("other programs", sides, _neighbours, "processors used", NEIGHBOURS_TOLERANCE, 0.2,
-                   "other programs of the host used more or less of its processors meanwhile")]),
+                   "other programs of the host used more or less of its processors meanwhile"),
+            *machine_state.differences(sides)]),
         known.words("flowprof", known.each(sides, lambda one: one.meta().get("flowprof_version", "")), 0.1,
                     "another flowprof may time or name things another way"),
     ]  # fmt: skip

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from flowprof.profiler.analyzers.contract import once
-from flowprof.profiler.diff import iterations
-from flowprof.profiler.diff.steps import Floats, Ints
+from flowprof.profiler.diff.steps import iterations
+from flowprof.profiler.diff.steps.steps import Floats, Ints
 from flowprof.profiler.store import Recording, read_sql
 from flowprof.profiler.torch import costs as torch_costs
 from flowprof.profiler.torch.costs import Arg

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from flowprof.profiler.diff import known
+from flowprof.profiler.diff.comparability import known
 from flowprof.profiler.diff.result import Difference
 from flowprof.profiler.store import Recording
 

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from flowprof.profiler.analyzers.torch_operators import ROLES
-from flowprof.profiler.diff import torch_calls, torch_groups
 from flowprof.profiler.diff.result import Part
-from flowprof.profiler.diff.steps import Floats, Group, GroupFacts, Ints, Steps
-from flowprof.profiler.diff.torch_calls import Calls, Cut
+from flowprof.profiler.diff.steps import torch_calls, torch_groups
+from flowprof.profiler.diff.steps.steps import Floats, Group, GroupFacts, Ints, Steps
+from flowprof.profiler.diff.steps.torch_calls import Calls, Cut
 from flowprof.profiler.store import Recording, read_sql
 from flowprof.profiler.torch import costs as torch_costs
 from numpy.typing import NDArray

@@ -39,6 +39,7 @@ class GroupFacts:
     bytes: float | None = None
     calls: float | None = None
     context: float | None = None  # rows of the KV cache that it read, mean
+    grows: bool = False  # with the context: it reads the cache, or its FLOPs or bytes differ between graphs that do
     parts: dict[Part, float] = field(default_factory=dict)
     order: int = 0  # its place in a step: where like work of the other side is looked for
 
@@ -62,6 +63,8 @@ class Steps:
     all_tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     all_ns: Floats = field(default_factory=lambda: np.zeros(0))  # end to end
     all_context: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # rows of the KV cache; 0 unknown
+    all_cells: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # of these, filled and read; 0, (0,) unknown
+    place: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # (n,) of measured steps in all_…; (0,) unknown
     all_level: Ints = field(
         default_factory=lambda: np.zeros(0, np.int64)
     )  # how deeply probed: levels.py; (0,): all alike

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flowprof.profiler.diff.steps import Group
+from flowprof.profiler.diff.steps.steps import Group
 
 MAX_FUSED = 6  # groups of one side that are taken for one replaced part
 
