@@ -32,8 +32,8 @@ MIGRATIONS: Mapping[int, str] = {version: f"from_{version}.sql" for version in r
 
 _WRITE_MEMORY = "64MB"  # DuckDB's own share of the recorder's 400 MB
 _READ_MEMORY_MIN = 512 << 20
-# Since DuckDB 2.0 sums may be taken below a join. Below those with graph_node every operator's call is a group of its own:
-# with hundreds of graphs, five times the time.
+# Since DuckDB 2.0 sums may be taken below a join. Below those with graph_node every operator's call is a group of its
+# own: with hundreds of graphs, five times the time.
 _SUMS_BEFORE_JOINS = "partial_aggregate_pushdown"
 FEW_ROWS = 8  # so many are quicker as parameters than as a registered object
 _BEGAN, _AT = "start_ns >= {begun} AND start_ns < {ended}", "at_ns >= {begun} AND at_ns < {ended}"
