@@ -15,9 +15,9 @@ from flowprof.profiler.slo import parse
 from flowprof.profiler.store import Recording
 from flowprof.viewers import html
 from graph_recordings import Graph, Node, write_graphs
-from planted import plant
+from planted import plant, plant_stacks
 from request_recordings import chats_and_prompt
-from synthetic import CEILINGS, Synthetic, sized, write, write_empty
+from synthetic import CEILINGS, Synthetic, grow_context, sized, write, write_empty
 
 pytestmark = [pytest.mark.browser, pytest.mark.parallel]
 
@@ -477,6 +477,29 @@ def test_rows_of_waits_lead_to_the_graph(browser: Chromium, judged: Path, table:
     assert page.evaluate("document.querySelector('[data-phases]').value") == phase
     named = {name for one in nodes for name in one["tensors"]}
     assert named and set(page.evaluate(MARKED)) == named
+    assert page.problems() == []
+
+
+@pytest.mark.parametrize("table", ["blocked-table", "growth-table"])
+def test_rows_of_stacks_and_of_growth_lead_to_the_graph(browser: Chromium, tmp_path: Path, table: str) -> None:
+    recorded = str(tmp_path / "a.duckdb")
+    write(recorded, Synthetic(ceilings=CEILINGS))
+    plant(recorded)
+    plant_stacks(recorded)
+    grow_context(recorded, 4)
+    with Recording.open(recorded) as recording:
+        text = html.render(build_report(recording), timeline(recording))
+    (tmp_path / "a.html").write_text(text, encoding="utf-8")
+    page = ready(browser, tmp_path / "a.html")
+    row = f"#{table} tr.leads"
+    ops = page.evaluate(f"JSON.parse(document.querySelector('{row}').dataset.nodes).map((one) => one.op)")
+    page.evaluate(f"document.querySelector('{row} button').click()")
+    phase = page.evaluate(f"document.querySelector('{row}').dataset.phase")
+    assert page.evaluate("document.querySelector('[data-phases]').value") == phase
+    assert page.evaluate("document.querySelectorAll('#graph-view .node.marked').length") >= len(set(ops)) > 0
+    if table == "blocked-table":  # its stack unfolds as before
+        page.evaluate(f"document.querySelector('{row} summary').click()")
+        assert page.evaluate(f"document.querySelector('{row} details').open")
     assert page.problems() == []
 
 
