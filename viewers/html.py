@@ -104,7 +104,7 @@ def render(report: Report, timeline: Timeline) -> str:
         findings=_findings(report),
         verdicts=verdicts,
         leads=leads.Leads(verdicts),
-        request_leads=leads.of_request,
+        operator_leads=leads.of_operators,
         waits=report.get(WaitTable),
         blocked=report.get(BlockedTable),
         advice=report.get(ThreadAdviceTable),

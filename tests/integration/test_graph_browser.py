@@ -13,7 +13,8 @@ from flowprof.profiler.store import Recording
 from flowprof.viewers import html
 from graph_recordings import Graph, Node, write_graphs
 from html_pages import page_of, ready, write_page
-from synthetic import CEILINGS, Synthetic, write
+from planted import plant, plant_stacks
+from synthetic import CEILINGS, Synthetic, grow_context, write
 
 pytestmark = [pytest.mark.browser, pytest.mark.parallel]
 
@@ -219,4 +220,24 @@ def test_other_graphs_of_a_phase_are_chosen(browser: Chromium, tmp_path: Path) -
     page.evaluate("document.querySelector('#operator-table tr[data-op=ADD] button').click()")
     assert page.evaluate(MARKED) == ["l_out"], "a row leads to the graph that holds its operator"
     assert page.evaluate("document.querySelector('[data-graphs]').selectedIndex") == 0
+    assert page.problems() == []
+
+
+@pytest.mark.parametrize("table", ["blocked-table", "growth-table"])
+def test_rows_of_stacks_and_of_growth_lead_to_the_graph(browser: Chromium, tmp_path: Path, table: str) -> None:
+    recorded = str(tmp_path / "a.duckdb")
+    write(recorded, Synthetic(ceilings=CEILINGS))
+    plant(recorded)
+    plant_stacks(recorded)
+    grow_context(recorded, 4)
+    page = ready(browser, page_of(Recording.open(recorded), tmp_path / "a.html"))
+    row = f"#{table} tr.leads"
+    ops = page.evaluate(f"JSON.parse(document.querySelector('{row}').dataset.nodes).map((one) => one.op)")
+    page.evaluate(f"document.querySelector('{row} button').click()")
+    phase = page.evaluate(f"document.querySelector('{row}').dataset.phase")
+    assert page.evaluate("document.querySelector('[data-phases]').value") == phase
+    assert page.evaluate("document.querySelectorAll('#graph-view .node.marked').length") >= len(set(ops)) > 0
+    if table == "blocked-table":  # its stack unfolds as before
+        page.evaluate(f"document.querySelector('{row} summary').click()")
+        assert page.evaluate(f"document.querySelector('{row} details').open")
     assert page.problems() == []
