@@ -81,7 +81,7 @@ def _too_few(what: str, unit: Ints, beside: Bools) -> str:
     for side, words in ((True, "beside it"), (False, "alone")):
         count = len(np.unique(unit[beside == side]))
         if count < UNITS:
-            return f"{what} {count} times {words}, {UNITS} are needed"
+            return f"{what} {count} times {words}, {UNITS} are needed: record longer, or with --full"
     return ""
 
 
