@@ -49,7 +49,12 @@ def covered(start: Ints, end: Ints, other_start: Ints, other_end: Ints) -> Ints:
 
 
 def compare(key: Ints, unit: Ints, at_ns: Ints, ns: Floats, beside: Bools) -> Beside | str:
-    """How much longer it takes, or why that cannot be said. All arrays: one call each; `at_ns` orders units in time."""
+    """How much longer it takes, or why that cannot be said. All arrays: one call each; `at_ns` orders units in time.
+
+    Calls that took no time are left out.
+    """
+    some = ns > 0
+    key, unit, at_ns, ns, beside = key[some], unit[some], at_ns[some], ns[some], beside[some]
     if why := _too_few("it worked", unit, beside):
         return why
     keys, place = np.unique(key, return_inverse=True)
@@ -76,7 +81,7 @@ def _too_few(what: str, unit: Ints, beside: Bools) -> str:
     for side, words in ((True, "beside it"), (False, "alone")):
         count = len(np.unique(unit[beside == side]))
         if count < UNITS:
-            return f"{what} {count} times {words}, {UNITS} are needed"
+            return f"{what} {count} times {words}, {UNITS} are needed: record longer, or with --full"
     return ""
 
 

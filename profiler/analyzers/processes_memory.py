@@ -35,6 +35,7 @@ NO_ENGINES = "no operators of two engines (record with --levels token,op,sched, 
 NO_CEILING = "no ceilings (flowprof calibrate, then record again, or report --ceilings FILE)"
 IN_CACHE = "what the engines read fits into the last-level cache"
 MODEL_SQL = "SELECT pid, name FROM model WHERE name IS NOT NULL"
+NO_PRODUCTS = "no product reads as much as 1 MiB of weights"
 NO_SIZE = "the size of the last-level cache was not recorded"
 
 Node = tuple[int, int]
@@ -84,7 +85,10 @@ def starved(recording: Recording) -> tuple[list[Starved], list[str]]:
     place = served(sum(touched.values()), size)
     if place != "DRAM":
         return [], [NO_SIZE if size is None else IN_CACHE if place == "cache" else f"whether {IN_CACHE} is open"]
-    calls = _products(recording, _kinds(known, owner))
+    kinds = _kinds(known, owner)
+    if not kinds:
+        return [], [NO_PRODUCTS]
+    calls = _products(recording, kinds)
     runs = _runs(recording)
     moved = {graph.graph_id: _bytes(graph) for graph in known}
     rows, why = [], []

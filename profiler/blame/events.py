@@ -223,8 +223,11 @@ def _in_time(at_ns: Ints, kind: NDArray[np.int8]) -> Ints:
 
 def _resources(recording: Recording) -> tuple[Resource, ...]:
     rows = recording.rows(
-        "SELECT resource_id, coalesce(manifest, ''), coalesce(name, ''), coalesce(kind, ''), capacity, "
-        "coalesce(about, ''), coalesce(events, ''), coalesce(shared, true), until_ns FROM resource ORDER BY resource_id"
+        "SELECT resource_id, coalesce(manifest, ''), coalesce(r.name, ''), coalesce(kind, ''), "
+        "coalesce(capacity, read.value), coalesce(about, ''), coalesce(events, ''), coalesce(shared, true), until_ns "
+        "FROM resource r LEFT JOIN (SELECT v.resource_id, max(s.value)::BIGINT AS value FROM variable v "
+        "JOIN variable_sample s USING (variable_id) WHERE v.name = 'capacity' AND s.value < 1e15 GROUP BY ALL) read "
+        "USING (resource_id) ORDER BY resource_id"
     )
     return tuple(
         Resource(number, manifest, name or f"resource {number}", kind, capacity if capacity and capacity > 0 else None,

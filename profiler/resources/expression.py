@@ -12,6 +12,8 @@
     this.n_slots         a member, where the file has debug information: of the class whose method it is
     cast(server_task, arg2).id   likewise of another struct; members that are pointers are followed
     arg2->id, ret->id, global(pool).used  likewise, where it describes the function, or the variable
+    getter(SYMBOL, X)    a member without debug information: what the method of this symbol (mangled) returns of X,
+                         where it does nothing else (getter.py)
     limit, pool.used     a variable's value by its name: the function's argument of this name, else a global one;
                          without debug information a global one as a signed number of its symbol's size
 
@@ -58,7 +60,7 @@ class ExpressionError(ValueError):
 class Step:
     """Add `offset`; then load `size` bytes from there (0: do not); then keep the bits of `mask` (0: all).
 
-    `member`: not known yet, of the struct so far.
+    `member`: not known yet, of the struct so far. `getter`: not known yet, the symbol of a function that does it.
     """
 
     offset: int = 0
@@ -66,6 +68,7 @@ class Step:
     signed: bool = False
     member: str = ""
     mask: int = 0
+    getter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,8 @@ def _joined(steps: list[Step]) -> tuple[Step, ...]:
     """Additions with no load between them are one."""
     found: list[Step] = []
     for step in steps:
-        if found and not (found[-1].size or found[-1].member or found[-1].mask or step.member):
+        fixed = found and (found[-1].size or found[-1].member or found[-1].mask or found[-1].getter)
+        if found and not (fixed or step.member or step.getter):
             found[-1] = replace(step, offset=found[-1].offset + step.offset)
         else:
             found.append(step)
@@ -302,6 +306,15 @@ class _Parser:
             symbol = self._next("name")
             self._next(")")
             return Way(NUMBER, symbol=symbol)
+        if name == "getter":
+            self._next("(")
+            symbol = self._next("name")
+            self._next(",")
+            way = self._sum(depth + 1)
+            self._next(")")
+            if way.members:
+                raise ExpressionError("the member of a member cannot be told by a function: name its address")
+            return replace(way, owner="", steps=(*way.steps, Step(getter=symbol)))
         if name == "cast":
             self._next("(")
             owner = self._next("name")

@@ -35,7 +35,7 @@ A TOML file. What is shipped lies in probes/resources; `flowprof resources scan`
     task = "*(arg2+8):i32"              # on whose behalf; default: the thread
     holder = "*(arg1+8):i32"            # wait: the thread that has it
     stack = true                        # take the stack of calls; default: of waits and acquires
-    variables = { free = "*(arg1+16):u32" }   # worth sampling, four at most
+    variables = { free = "*(arg1+16):u32" }   # worth sampling, four at most; one called capacity is the capacity
 
     [[variable]]                        # one that is read now and then, from the first file that knows its symbol
     name = "queued"

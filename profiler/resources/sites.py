@@ -20,7 +20,7 @@ from flowprof.profiler.binaries.symbols import Symbol
 from flowprof.profiler.errors import FlowprofError
 from flowprof.profiler.planning.exit_sites import choose_exit_sites
 from flowprof.profiler.planning.planned_site import PlannedSite
-from flowprof.profiler.planning.probe_cost import Kernel
+from flowprof.profiler.planning.probe_cost import CostClass, Kernel
 from flowprof.profiler.planning.sites import NoSite, Site, choose_entry_site, return_site
 from flowprof.profiler.resources.callees import called, only_callee
 from flowprof.profiler.resources.declared import find_object, nearest
@@ -35,6 +35,7 @@ MAX_FUNCTIONS = 64  # that one event may be probed in
 MAX_CANDIDATES = 10_000  # names that are demangled for one event
 TAPS_PER_SITE = 8  # a program each, one behind the other
 NO_FUNCTION = "no function has this name"
+DEAR = "no_unwind = true is cheaper, if nothing is ever thrown through it; a way out of the function"
 NOT_ONE = "the function calls not one other function, but several or none"
 _NO_MODULE = Module(0, "", "", 0, "", False, ())
 _WORD = re.compile(r"[A-Za-z_]\w{2,}")
@@ -393,7 +394,8 @@ def _sites_of(target: Target, manifest: Manifest, function: _Function, kernel: K
         if not exits:
             yield planned(kind, None, function.leave, trouble)
         for site in exits:
-            yield planned(kind, site, function.leave, "")
+            dear = kind == "exit" and site.cost_class is CostClass.SINGLE_STEPPED
+            yield planned(kind, site, function.leave, DEAR if dear else "")
 
 
 def _giving_up(entry: Sequence[Tap], leave: Sequence[Tap]) -> list[Tap]:

@@ -22,11 +22,13 @@ from flowprof.profiler.resources.expression import (
     WAY_BYTES,
     Condition,
     ExpressionError,
+    Step,
     Way,
     parse,
     parse_conditions,
     place_members,
 )
+from flowprof.profiler.resources.getter import getter_step
 from flowprof.profiler.resources.manifest import ALL, MAX_VARIABLES, Event, Manifest, Resource, Variable
 from flowprof.profiler.target import Module
 
@@ -174,7 +176,16 @@ def place_way(way: Way, owner: str, module: Module | None, elf: ElfFile | None, 
         way = declared(way, elf, function)
     elif way.base == NAMED:
         raise ExpressionError(f"{way.symbol[:40]!r} is no value; a system call has arg1 … arg6, ret, tid, numbers")
+    way = replace(way, steps=tuple(_got(elf, step) for step in way.steps))
     return _placed(place_members(way, owner, lambda struct_name, name: _member(elf, struct_name, name)), elf, module)
+
+
+def _got(elf: ElfFile | None, step: Step) -> Step:
+    if not step.getter:
+        return step
+    if elf is None:
+        raise ExpressionError(f"a system call knows no function {step.getter[:40]}")
+    return getter_step(elf, step.getter)
 
 
 def plain(function: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 import torch_engine
 from flowprof.profiler.blame import events, thresholds, waits
 from flowprof.profiler.blame.study import study
+from flowprof.profiler.machine import kernel
+from flowprof.profiler.planning.plan import make_plan
 from flowprof.profiler.report import build_report
 from flowprof.profiler.resources.manifest import SHIPPED, load, parse
 from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.resources import ResourceTable
 from flowprof.profiler.store import Recording
+from flowprof.profiler.target import open_target
 from recorded import read, recording_of
 from resource_programs import built, recorded, started, work
 from undisturbed import DISTURBED
@@ -51,6 +55,19 @@ def test_two_processes_wait_in_one_system_call(tmp_path: Path) -> None:
                 work(one)
     (one, many), (other, more) = read(path, GOT_IT.format(by="pid"))
     assert {one, other} == {process.pid for process in running} and min(many, more) > 10
+
+
+def test_an_old_condition_is_told_of_by_the_new_one() -> None:
+    """glibc keeps the functions of before 2003, by the same names: they go on in the new ones."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            time.sleep(0.2)  # it has its libraries
+            plan = make_plan([open_target(child.pid)], kernel.version(), (), manifests=(load("pthread"),))
+        finally:
+            child.kill()
+    places = {(site.symbol, site.function) for site in plan.sites if not site.refused and "cond" in site.symbol}
+    names = Counter(name for name, _ in places)
+    assert {"pthread_cond_wait", "pthread_cond_signal"} <= set(names) and set(names.values()) == {1}, places
 
 
 @pytest.fixture(scope="module")

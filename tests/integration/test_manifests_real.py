@@ -91,6 +91,16 @@ def test_llama_server_and_its_pool(tmp_path: Path, own_server: Callable[..., Run
     for (start, end), taken_up, given_back in zip(graphs, pool[::2], pool[1::2], strict=True):
         assert abs(taken_up[2] - start) < 5e6 and abs(given_back[2] - end) < 5e6
 
+    batch = read(path, EVENTS, "batch budget")
+    assert [event for event, *_ in batch] == ["acquire", "release"] * len(graphs)
+    tokens = read(path, "SELECT tokens FROM graph_exec JOIN graph USING (graph_id) ORDER BY start_ns")
+    for (known,), taken_up in zip(tokens, batch[::2], strict=True):
+        assert known in (None, taken_up[4])
+    said = read(path, "SELECT DISTINCT name, value FROM variable_sample JOIN variable USING (variable_id) "
+                      "WHERE name <> 'slot' AND value IS NOT NULL ORDER BY name")  # fmt: skip
+    assert dict(said) == {"capacity": 512, "cells": 4096, "n_batch": 2048, "sequences": 1, "threads": 2}
+    assert {one.resource: one.capacity for one in resources(path).resources}["batch budget"] == 512
+
     first = resources(path).blamed[0]
     assert (first.resource, first.pathology) == ("slot", "contention")
     assert first.holder is not None and first.holder.task == keeper

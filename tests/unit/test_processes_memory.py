@@ -7,10 +7,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from flowprof.profiler.analyzers import processes_memory
+from flowprof.profiler.analyzers.processes_beside import compare
 from flowprof.profiler.report import build_report, timeline
 from flowprof.profiler.sections.outcome import Outcome
-from flowprof.profiler.sections.processes import ProcessTable, Starved
+from flowprof.profiler.sections.processes import Beside, ProcessTable, Starved
 from flowprof.profiler.store import Recording
 from flowprof.viewers import html, terminal
 from flowprof.viewers import json as json_viewer
@@ -81,6 +84,22 @@ def test_it_abstains_and_says_why(tmp_path: Path, why: str) -> None:
     outcome, rows, not_told, _ = seen(tmp_path / "r.duckdb", SILENT[why])
     assert not rows and not any(finding.id == "processes.memory" for finding in outcome.findings)
     assert any(why.strip() in words for words in not_told), not_told
+
+
+def test_small_models_have_no_products_to_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes_memory, "LEAST_BYTES", 1 << 30)
+    _, rows, not_told, _ = seen(tmp_path / "r.duckdb", Engines(executions=40))
+    assert not rows and not_told == ["memory bandwidth: no product reads as much as 1 MiB of weights"]
+
+
+def test_calls_that_took_no_time_are_left_out() -> None:
+    count = 64
+    beside = np.arange(count) // 8 % 2 == 1
+    ns = np.where(beside, 20.0, 10.0)
+    ns[::8] = 0
+    found = compare(np.zeros(count, np.int64), np.arange(count), np.arange(count), ns, beside)
+    assert isinstance(found, Beside) and found.ratio == pytest.approx(2) and found.low == pytest.approx(2)
+    assert (found.alone, found.beside, found.changes) == (28, 28, 7)
 
 
 def test_of_two_files_both_count(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from flowprof.profiler.report import Report
-from flowprof.profiler.sections.processes import Beside, ProcessTable
+from flowprof.profiler.sections.processes import Beside, Means, ProcessTable
 from flowprof.viewers.quantity import clean, duration, percent
 from flowprof.viewers.terminal.page import Page, inset
 from rich.console import Group, RenderableType
 
-ROWS = 6
+ROWS = 4  # of each means
 WHY = 3
 
 
@@ -19,7 +21,8 @@ def draw(page: Page, report: Report) -> RenderableType | None:
         return None
     names = dict(section.names)
     table = page.table("process", "beside", "of", "lost", "share", "times as long", names=3)
-    for row in section.rows[:ROWS]:
+    shown = [row for means in get_args(Means) for row in [one for one in section.rows if one.means == means][:ROWS]]
+    for row in shown:
         whom = f"{clean(names.get(row.pid, '?'), 14)} ({row.pid})"
         page.row(table, whom, str(row.by_pid), row.means, duration(row.lost_ns), percent(row.share), slower(row.slower))
     body = [inset(table)] if section.rows else [page.text(" none kept another from a processor")]
