@@ -57,10 +57,15 @@ def compiled(folder: Path, *sources: str, shared: str = "", flags: tuple[str, ..
 
 
 class Program:
-    """The program, running; `tell` returns when it has done as it was told. `streams`: the handles of its two."""
+    """The program, running; `tell` returns when it has done as it was told. `streams`: the handles of its two.
 
-    def __init__(self, path: Path, libraries: Path) -> None:
+    device: a file; programs with the same one share a device, and slow each other down.
+    """
+
+    def __init__(self, path: Path, libraries: Path, device: Path | None = None) -> None:
         environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+        if device is not None:
+            environment["STUB_DEVICE"] = str(device)
         self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.pid = self.process.pid
         self.streams = self._answer()

@@ -1,9 +1,10 @@
 """PyTorch's operators: every call goes through `at::_ops::NAME::call` in libtorch_cpu.so, on whatever device it runs.
 
 There are some 3 100 of them, and they nest (linear → addmm → …). The default set holds those that move or compute
-much: matrix products, attention, convolutions, norms, softmax, embedding, copies, and the collectives of c10d (whose
-calls return when the work is queued: its time is not theirs). An operator may throw, and a return probe on a function
-that an exception leaves ends the program: exits are probed on instructions (profiler/planning/exit_sites.py).
+much: matrix products, attention, convolutions, norms, softmax, embedding, copies, and the collectives of c10d. Their
+calls return when the work is queued: a wait for it is a call of its own, and Gloo's threads are seen while they run it.
+An operator may throw, and a return probe on a function that an exception leaves ends the program: exits are probed on
+instructions (profiler/planning/exit_sites.py).
 
 What Inductor and Triton compile does not come by here (see inductor.py); of the operators that they leave over each is
 seen, products as mm_out. Nor does what TorchScript's interpreter itself calls: the operators inside are seen.
@@ -33,6 +34,8 @@ COLLECTIVES = (
     r"_ZN4c10d\d+ProcessGroup(Gloo|NCCL|MPI|UCC)\d+(broadcast|allreduce\w*|reduce|_?allgather\w*|gather|scatter|"
     r"_?reduce_scatter\w*|alltoall\w*|send|recv|recvAnysource|barrier)E.*"
 )
+WAIT = r"_ZN4c10d(4Work|16ProcessGroupGloo8(Send|Recv)Work)4waitE.*"  # NCCL's own makes a stream wait, not a thread
+RUN = r"_ZN4c10d16ProcessGroupGloo9AsyncWork7executeE.*"  # on a thread of Gloo's; sends and receives have none
 BACKWARD = r"_ZN5torch8autograd6Engine7executeE.*"
 SCRIPT = r"_ZN5torch3jit16InterpreterState(3run|8runAsync)E.*"
 COMPILED = "dynamo_eval_custom_code"  # in libtorch_python: runs what torch.compile made of a Python function
@@ -71,6 +74,14 @@ def engine(operators: str = "") -> Engine:
                             Probe("torch.collective", "entry", "torch_begin", 6, pattern=COLLECTIVES,
                                   excluded=_COLD, required=False),
                             Probe("torch.collective.return", "exit", "call_end", 0, pattern=COLLECTIVES,
+                                  excluded=_COLD, required=False),
+                            Probe("torch.wait", "entry", "torch_begin", 0, pattern=WAIT,
+                                  excluded=_COLD, required=False),
+                            Probe("torch.wait.return", "exit", "call_end", 0, pattern=WAIT,
+                                  excluded=_COLD, required=False),
+                            Probe("torch.run", "entry", "torch_begin", 0, pattern=RUN,
+                                  excluded=_COLD, required=False),
+                            Probe("torch.run.return", "exit", "call_end", 0, pattern=RUN,
                                   excluded=_COLD, required=False),
                             Probe("torch.backward", "entry", "torch_begin", 0, pattern=BACKWARD,
                                   excluded=_COLD, required=False),

@@ -27,7 +27,8 @@ STATES = ("runnable", "sleeping", "fault", "disk", "stopped")
 
 FIRST_CALL_SQL = """
 SELECT min(start_ns) FROM (
-    SELECT start_ns FROM api_call WHERE kind IN ('operator', 'runtime', 'driver', 'nccl') AND end_ns IS NOT NULL
+    SELECT start_ns FROM api_call
+    WHERE kind IN ('operator', 'runtime', 'driver', 'nccl', 'collective') AND end_ns IS NOT NULL
     UNION ALL SELECT start_ns FROM gpu_slice WHERE kind NOT IN ('annotation', 'sync') AND end_ns IS NOT NULL
 )
 """

@@ -32,6 +32,7 @@ _CALLS = (  # likewise of a function of CUDA's
     ("copies", re.compile(r"Memcpy|Memset")),
     ("allocation", re.compile(r"Malloc|MemAlloc|HostAlloc|Free|HostRegister|HostUnregister")),
 )
+_WHATS = {"operator": "PyTorch operator", "collective": "collective"}
 
 Ints = NDArray[np.int64]
 
@@ -77,7 +78,7 @@ def call_timeline(recording: Recording, limit: int, origin_ns: int) -> CallTimel
     if not len(calls["start_ns"]) and not len(slices["start_ns"]):
         return CallTimeline((), (), 0, 0, 0)
     kinds = [
-        CallKind("PyTorch operator" if kind == "operator" else "API call", str(name), _block(str(kind), str(name)),
+        CallKind(_WHATS.get(kind, "API call"), str(name), _block(str(kind), str(name)),
                  _about(*about) or torch_costs.shown(str(name), torch_costs.arguments(dims, types, scalars)))
         for kind, name, *about, dims, types, scalars in recording.rows(read_sql("timeline_call_whats.sql"))
     ]  # fmt: skip

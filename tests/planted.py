@@ -24,6 +24,17 @@ SELECT e.pid, o.tid, 0, o.start_ns + 500, o.start_ns + 600 + row_number() OVER (
 FROM op_exec o JOIN graph_exec e USING (exec_id) WHERE o.ith = 1 LIMIT $many
 """
 
+STACKS = ((7, "sleeping", "lock"), (8, "disk", "read_block"))
+
+
+def plant_stacks(path: str | Path) -> None:
+    """Threads that slept, and those that waited for the disk, have a stack each."""
+    with duckdb.connect(str(path)) as db:
+        for stack, state, function in STACKS:
+            db.execute("UPDATE thread_state SET stack_id = ? WHERE state = ?", [stack, state])
+            db.execute("INSERT INTO stack BY NAME SELECT ? AS stack_id, 0 AS frame, '/opt/engine' AS module, "
+                       "? AS address, ? AS function, 'exact' AS how", [stack, stack, function])  # fmt: skip
+
 
 COUNTERS = """
 INSERT INTO op_counter

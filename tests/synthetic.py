@@ -183,7 +183,7 @@ def _layer(spec: Synthetic, layer: int, tokens: int, before: str) -> tuple[dict[
     return nodes, leaves
 
 
-def _graph(spec: Synthetic, graph_id: int, phase: str, tokens: int, scale: float) -> _Graph:
+def model_graph(spec: Synthetic, graph_id: int, phase: str, tokens: int, scale: float) -> _Graph:
     wide = (EMBEDDING, tokens)
     nodes = {"embd": _Tensor("GET_ROWS", "inp_embd", "other", None, 3_000, True, "f32", wide, ("table", "inp_tokens"))}
     leaves = {
@@ -253,8 +253,8 @@ class _Writer:
         self.recording = recording
         self.truth = Truth()
         self.rng = np.random.default_rng(spec.seed)
-        self.prefill = _graph(spec, 1, "prefill", spec.prompt, spec.prompt * 0.4)
-        self.decode = _graph(spec, 2, "decode", 1, 1.0)
+        self.prefill = model_graph(spec, 1, "prefill", spec.prompt, spec.prompt * 0.4)
+        self.decode = model_graph(spec, 2, "decode", 1, 1.0)
         self.now = START_NS
         self.exec_id = 0
         self.pending: list[dict[str, Any]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowprof.profiler.sections.cuda_host import CudaHost, stream_name
@@ -54,7 +55,7 @@ def sheets(host: CudaHost) -> list[Sheet]:
             "streams", "CUDA streams", "host time; queued: at most; empty: at least",
             ("stream", "launches", "graphs", "per s", "each", "queued", "empty", "waited"),
             tuple(
-                (stream_name(one.stream), count(one.launches), count(one.graph_launches),
+                (stream_name(one.stream, host.gpu_observed), count(one.launches), count(one.graph_launches),
                  "–" if one.launches_per_s is None else rate(one.launches_per_s), duration(one.launch_ns),
                  count(one.depth), duration(one.drained_ns), duration(one.wait_ns))
                 for one in host.streams
@@ -72,7 +73,8 @@ def sheets(host: CudaHost) -> list[Sheet]:
         Sheet(
             "waits", "Waits for the device", "", ("call", "for stream", "calls", "time", "longest"),
             tuple(
-                (clean(one.function, 40), "all, or unknown" if one.stream is None else stream_name(one.stream),
+                (clean(one.function, 40),
+                 "all, or unknown" if one.stream is None else stream_name(one.stream, host.gpu_observed),
                  count(one.calls), duration(one.total_ns), duration(one.longest_ns))
                 for one in host.waits
             ),
@@ -82,7 +84,7 @@ def sheets(host: CudaHost) -> list[Sheet]:
             "copies", "Copies", "time the host was in the call",
             ("direction", "host memory", "calls", "bytes", "host time"),
             tuple(
-                (one.direction or "not known", one.host_memory or "–", count(one.calls), size(one.size_bytes),
+                (one.direction or "not known", one.host_memory or "–", count(one.calls), _known(one.size_bytes, size),
                  duration(one.host_ns))
                 for one in host.copies
             ),
@@ -101,11 +103,15 @@ def sheets(host: CudaHost) -> list[Sheet]:
     ]  # fmt: skip
     used = host.allocator
     if used.allocations or used.frees:
-        row = (count(used.allocations), count(used.frees), size(used.size_bytes), count(used.repeated),
+        row = (count(used.allocations), count(used.frees), _known(used.size_bytes, size), _known(used.repeated, count),
                duration(used.host_ns))  # fmt: skip
         heads = ("allocations", "frees", "allocated", "of a size seen before", "host time")
         found.append(Sheet("allocator", "Allocations", "device memory and pinned", heads, (row,), names=0))
     return [sheet for sheet in found if sheet.rows]
+
+
+def _known(value: int | None, shown: Callable[[int], str]) -> str:
+    return "–" if value is None else shown(value)
 
 
 def _dim(text: str) -> str:

@@ -104,7 +104,7 @@ def render(report: Report, timeline: Timeline) -> str:
         findings=_findings(report),
         verdicts=verdicts,
         leads=leads.Leads(verdicts),
-        request_leads=leads.of_request,
+        operator_leads=leads.of_operators,
         waits=report.get(WaitTable),
         blocked=report.get(BlockedTable),
         advice=report.get(ThreadAdviceTable),
@@ -133,6 +133,7 @@ def render(report: Report, timeline: Timeline) -> str:
         timeline=timeline,
         when=_when(report.source.started_unix_ns),
         summary=report.get(Summary),
+        engines=_engines(report),
         decode=_phase(report, "decode"),
         prefill=_phase(report, "prefill"),
         operators=report.get(OperatorTable),
@@ -149,6 +150,12 @@ def render(report: Report, timeline: Timeline) -> str:
         losses=report.get(Losses),
         probes=report.get(Probes),
     )
+
+
+def _engines(report: Report) -> list[str]:
+    """Each with its version, once however many files and processes have it."""
+    summary = report.get(Summary)
+    return sorted({f"{one.engine} {one.engine_version}".strip() for one in summary.modules}) if summary else []
 
 
 def _findings(report: Report) -> list[Shown]:

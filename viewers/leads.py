@@ -1,7 +1,7 @@
 """Where a row leads in the graph view: the operators in which its thread spent the time that the row tells.
 
 Taken from the verdicts' threads, so from thread windows: of a wait that none of them saw nothing is known, and the row
-leads nowhere.
+leads nowhere. Requests and stacks have operators of their own; growth with the context leads to what reads the cache.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
+from flowprof.profiler.sections.blocked import BlockedRow
 from flowprof.profiler.sections.requests import RequestRow
 from flowprof.profiler.sections.threads import ThreadRow
 from flowprof.profiler.sections.verdicts import OperatorThread, Verdict, VerdictTable
@@ -47,7 +48,8 @@ class Leads:
 
     def __init__(self, table: VerdictTable | None) -> None:
         self._found: dict[tuple[str, int, int], list[tuple[Verdict, OperatorThread]]] = defaultdict(list)
-        for row in table.rows if table else ():
+        self._rows = table.rows if table else ()
+        for row in self._rows:
             for thread in row.threads:
                 self._found[row.phase, thread.pid, thread.ith].append((row, thread))
 
@@ -63,9 +65,13 @@ class Leads:
         times = sorted(((part(thread), verdict) for verdict, thread in found), key=lambda one: -one[0])
         return _nodes((one.op, one.block, one.tensors) for one in _most(times))
 
+    def growth(self) -> str:
+        """JSON as above: what reads the KV cache in decode, which is what grows with the context."""
+        return _nodes((row.op, row.block, row.tensors) for row in self._rows if row.phase == "decode" and row.context)
 
-def of_request(row: RequestRow) -> tuple[str, str]:
-    """Of a request: the phase of most of its graphs' measured time, and the operators with most of that."""
+
+def of_operators(row: RequestRow | BlockedRow) -> tuple[str, str]:
+    """Of a row that has operators itself: the phase of most of their time, and the operators with most of that."""
     times: dict[str, float] = defaultdict(float)
     for one in row.operators:
         times[one.phase] += one.ns

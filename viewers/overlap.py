@@ -42,6 +42,10 @@ def show(told: dict[str, Any], out: TextIO) -> None:
         f"Optimum: {told['optimum_tokens_per_s_per_gpu']:.0f} tokens/s per GPU at {told['peak_tflops']:.4g} TFLOP/s "
         f"({clean(told['peak_source'], 400)})."
     )
+    limit = told["step_limit"]
+    if limit["resource"] != "compute":
+        rate = three(limit["tokens_per_s_per_gpu"])
+        say(f"With {told['batch']} tokens a step at most {rate} tokens/s per GPU: {limit['resource']} takes longest.")
     whole = told["serial_ns"]
     for one in told["overlap"]:
         say()

@@ -2,8 +2,8 @@
 /*
  * What calls of CUDA and NCCL are about: four words when they begin, as an event of their own; their return tells the
  * result (calls.bpf.c). Which word is what: probes/device_functions.py. Compiled behind calls.bpf.c. The frame's key is
- * where the address of new memory, or of a graph, will be written (0: nowhere), and the words are read as the System V convention for
- * x86-64 has them: a dim3 by value takes two registers, what is beyond six registers is on the stack.
+ * where the address of new memory, or of a graph, will be written (0: nowhere), and the words are read as the System V
+ * convention for x86-64 has them: a dim3 by value takes two registers, what is beyond six registers is on the stack.
  */
 #if defined(__x86_64__)
 #define STACK_WORD(ctx, n) word_at(PT_REGS_SP(ctx) + 8 + 8 * (n)) /* behind the return address */

@@ -3,7 +3,7 @@
  * Resources of the application: somebody waits for, gets, uses or gives back one. Compiled behind event.bpf.c and stacks.bpf.c.
  *
  * What happens at a site, and how its values are read, the loader says in taps (profiler/resources/taps.py); a site's
- * cookie names its first one: site | site of the entry << 16 | tap + 1 << 32 | SAVES | SHARED. Arguments are gone when a function
+ * cookie names its first one: site | site of the entry << 16 | tap + 1 << 32 | SAVES | SHARED | TAKES_STACK. Arguments are gone when a function
  * returns: where a tap at the return reads them, or takes a stack, the entry keeps them in a frame, which is known by its
  * stack pointer, for exceptions and longjmp leave functions without passing an exit. A return instruction that other
  * functions pass, too (SHARED), is the function's where the stack pointer is exactly as it was at the entry.
@@ -15,6 +15,7 @@ enum tap_way { SELECTION, CONDITION, INSTANCE, UNIT, UNITS, TASK, HOLDER, VARIAB
 #define RESOURCE_DEPTH 16 /* a power of two */
 #define SAVES (1UL << 48)
 #define SHARED (1UL << 49)
+#define TAKES_STACK (1UL << 50)
 #define GAVE_UP (1U << 31)
 #define ABSENT 255 /* the base of a way that is none */
 
@@ -317,7 +318,8 @@ int resource_enter(struct pt_regs *ctx)
 		 PT_REGS_PARM6(ctx)},
 		PT_REGS_SP(ctx),
 	};
-	read_user(&v.caller, 8, (void *)v.sp);
+	if (cookie & (SAVES | TAKES_STACK)) /* a fifth of the program's time, where it is not needed */
+		read_user(&v.caller, 8, (void *)v.sp);
 	if (cookie & SAVES) {
 		struct resource_frames *f = frames_of_thread();
 		u32 zero = 0;

@@ -7,19 +7,22 @@ for a state other than sleeping, and for a waker that should not be one; a manif
 tells who held what.
 
 Threads that had not come back when the recording ended (one that hangs, say) are told apart: their stacks are those of
-that moment.
+that moment. Of pool threads it is told in which operators they went to wait, from op and thread windows.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
+from flowprof.profiler.analyzers.slices import slices
 from flowprof.profiler.blame import scene
-from flowprof.profiler.sections.blocked import BlockedRow, BlockedTable, OpenWait
+from flowprof.profiler.sections.blocked import BlockedOperator, BlockedRow, BlockedTable, OpenWait
 from flowprof.profiler.store import Recording, read_sql
 
 MAX_ROWS = 100
+MAX_OPERATORS = 5  # told of each stack
 STACKS = Need(
     "SELECT count(stack_id) > 0 FROM (SELECT stack_id FROM thread_state UNION ALL SELECT stack_id FROM open_wait)",
     "no stacks of waits; record with --levels token,graph,op,thread,sched (on x86-64, with the kernel's BTF)",
@@ -38,10 +41,11 @@ def analyze(recording: Recording) -> Result:
     rows = recording.rows(read_sql("blocked.sql"), {"limit": MAX_ROWS})
     still = recording.rows(read_sql("open_waits.sql"), {"limit": MAX_ROWS, "end": ended})
     words = _stacks(recording, {row[2] for row in (*rows, *still) if row[2] >= 0})
+    during = _operators(recording, {row[2] for row in rows if row[2] >= 0 and row[5]})
     found = tuple(
         BlockedRow(
             pid, comm, threads, computes, state, by, ns, ns / ((ended - begun) * threads) if ended > begun else None,
-            times, longest, at - begun, *words[stack],
+            times, longest, at - begun, *words[stack], during.get((pid, state, stack), ()),
         )
         for pid, state, stack, comm, threads, computes, by, ns, times, longest, at, _, _ in rows if stack >= 0
     )  # fmt: skip
@@ -51,6 +55,20 @@ def analyze(recording: Recording) -> Result:
         for pid, state, stack, comm, threads, computes, longest in still
     )
     return Result(BlockedTable(found, total, sum(row.total_ns for row in found), missing, waits))
+
+
+def _operators(recording: Recording, stacks: set[int]) -> dict[tuple[int, str, int], tuple[BlockedOperator, ...]]:
+    """By process, state and stack."""
+    sums: dict[tuple[int, str, int], Counter[tuple[str, str, str]]] = defaultdict(Counter)
+    for stretch in slices(recording) if stacks else ():
+        given = {"stacks": sorted(stacks), **stretch}
+        for pid, state, stack, phase, op, block, ns in recording.rows(read_sql("blocked_operators.sql"), given):
+            sums[pid, state, stack][phase or "", op or "", block] += ns
+    return {
+        where: tuple(BlockedOperator(*of, ns) for of, ns in sorted(found.items(), key=lambda one: (-one[1], one[0])))
+        [:MAX_OPERATORS]
+        for where, found in sums.items()
+    }  # fmt: skip
 
 
 def _stacks(recording: Recording, wanted: set[int]) -> dict[int, tuple[str, str, tuple[str, ...]]]:

@@ -115,13 +115,17 @@ def _pageable(host: CudaHost) -> Finding | None:
         claim=f"Copies from or to pageable memory hold the host for {part_of(held, host.span_ns)}",
         confidence="high",
         evidence=tuple(
-            f"{one.calls} copies {one.direction}: {one.size_bytes / 1e6:.3g} MB in {in_ms(one.host_ns)} of host time"
+            f"{one.calls} copies {one.direction}: {_size(one.size_bytes)}, {in_ms(one.host_ns)} of host time"
             for one in slow[:4]
         ),
         advice="Copy from pinned memory (cudaHostAlloc, pin_memory=True) with cudaMemcpyAsync: pageable memory is "
         "staged, and the host waits for it.",
         severity="problem",
     )
+
+
+def _size(size_bytes: int | None) -> str:
+    return "size not known" if size_bytes is None else f"{size_bytes / 1e6:.3g} MB"
 
 
 def _allocator(host: CudaHost) -> Finding | None:
@@ -135,8 +139,12 @@ def _allocator(host: CudaHost) -> Finding | None:
         f"{part_of(used.host_ns, host.span_ns)}",
         confidence="high",
         evidence=(
-            f"{used.size_bytes / 1e6:.3g} MB allocated; {used.repeated} of {used.allocations} allocations had a size "
-            "that was allocated before",
+            f"allocated: {_size(used.size_bytes)}"
+            + (
+                ""
+                if used.repeated is None
+                else f"; {used.repeated} of {used.allocations} allocations had a size that was allocated before"
+            ),
         ),
         advice="Keep the memory: a pool of your own, PyTorch's caching allocator, or cudaMallocAsync. cudaFree may "
         "wait for the whole device.",

@@ -154,7 +154,7 @@ def _stream(calls: Calls, pid: int, stream: int, parts: list[tuple[int, Queue]])
         copies=len(copied),
         memsets=int(mine.is_("memset").sum()),
         collectives=int(mine.is_("collective").sum()),
-        copied_bytes=_bytes(copied),
+        copied_bytes=_bytes(copied) or 0,
         span_ns=span,
         launches_per_s=len(launch_ns) / span * 1e9 if len(launch_ns) > 1 and span else None,
         launch_ns=float(launch_ns.mean()) if len(launch_ns) else None,
@@ -290,14 +290,15 @@ def _allocator(calls: Calls) -> CudaAllocator:
         allocations=len(sizes),
         frees=len(frees.host_ns),
         size_bytes=_bytes(sizes),
-        repeated=len(known) - len(np.unique(known)),
+        repeated=len(known) - len(np.unique(known)) if len(known) or not len(sizes) else None,
         host_ns=int(allocations.host_ns.sum() + frees.host_ns.sum()),
     )
 
 
-def _bytes(sizes: Any) -> int:
-    """The sum of known sizes, exact however large a hostile program's are."""
-    return sum(sizes[sizes != cuda_work.UNKNOWN].tolist())
+def _bytes(sizes: Any) -> int | None:
+    """The sum of known sizes, exact however large a hostile program's are; None where of several none is known."""
+    known = sizes[sizes != cuda_work.UNKNOWN].tolist()
+    return sum(known) if known or not len(sizes) else None
 
 
 def analyze(recording: Recording) -> Result:

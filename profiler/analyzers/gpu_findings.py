@@ -112,9 +112,10 @@ def _unattributed(table: GpuTable) -> Finding | None:
     inside = sum(group.total_ns for group in table.groups if group.in_graph)
     if table.unattributed_share < UNATTRIBUTED or not table.graph_kernels:
         return None
+    launches = "launch runs" if table.graph_launches == 1 else "launches run"
     return _finding(
         "gpu.unattributed",
-        f"{table.graph_launches} graph launches run {table.graph_kernels} of {table.kernels} kernels: "
+        f"{table.graph_launches} graph {launches} {table.graph_kernels} of {table.kernels} kernels: "
         f"{part_of(table.unattributed_ns, table.work_ns)} of the GPU's work has no operator",
         (f"groups with kernels in graphs: {in_ms(inside)} of {in_ms(table.work_ns)}",),
         "Record one step without graphs, or the graph's capture: it names operators and shapes.",

@@ -30,6 +30,8 @@ unknown. Gains below 1 % are left out.
 * `overlap.host`: between two decode steps of llama.cpp the compute threads have no graph, for 10 % of a usual step
   or more: sampling, tokenising, HTTP. The next step needs the sampled token, so only the rest can move: sample on
   another thread, simpler samplers, fewer logits, streaming off; larger batches make the gap a smaller part.
+* `overlap.exposed_comm`: a process of PyTorch's on processors has a tenth of its time or more in collectives with no
+  arithmetic beside them, waiting for the other processes included. Compute meanwhile, or divide the work better.
 """
 
 from __future__ import annotations

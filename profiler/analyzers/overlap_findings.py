@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from flowprof.profiler.findings import Finding, in_ms
-from flowprof.profiler.sections.overlap import HostGap, Overlap, OverlapTable
+from collections.abc import Sequence
+
+from flowprof.profiler.findings import Finding, in_ms, part_of
+from flowprof.profiler.sections.overlap import HostExposure, HostGap, Overlap, OverlapTable
 
 MOST = 4
 GAP = 0.10  # of a decode step with its gap
+EXPOSED = 0.10  # of a process's time
 PROBLEM = 0.10
 ADVICE = {
     "same stream": "Copy on a stream of its own, from pinned memory, into a second buffer.",
@@ -22,7 +25,7 @@ def findings(table: OverlapTable) -> tuple[Finding, ...]:
     found = [_free(one) if one.kind == "free" else _split(one) for one in untold[:MOST]]
     if table.host is not None and table.host.share >= GAP:
         found.append(_host(table.host))
-    return tuple(found)
+    return (*found, *_comm(table.calls))
 
 
 def _free(one: Overlap) -> Finding:
@@ -61,6 +64,35 @@ def _host(gap: HostGap) -> Finding:
         ),
         advice="Sampling, tokenising and HTTP run there: simpler samplers, fewer logits, or more sequences per step.",
     )
+
+
+def _comm(calls: Sequence[HostExposure]) -> list[Finding]:
+    """Of PyTorch on processors: of all processes together, as each one's wait is another one's work."""
+    alone = [
+        (time.exposed_ns / one.span_ns, one, time)
+        for one in calls if one.idle == "no operator" and one.span_ns
+        for time in one.times if time.kind == "collectives" and time.exposed_ns >= EXPOSED * one.span_ns
+    ]  # fmt: skip
+    if not alone:
+        return []
+    alone.sort(key=lambda found: -found[0])
+    _, worst, most = alone[0]
+    return [
+        Finding(
+            id="overlap.exposed_comm",
+            claim=f"Process {worst.pid} computes nothing beside its collectives for "
+            f"{part_of(most.exposed_ns, worst.span_ns)}",
+            confidence="high",
+            evidence=(
+                *(f"process {one.pid}: {in_ms(time.exposed_ns)} of {in_ms(time.busy_ns)} of collectives, of "
+                  f"{in_ms(one.span_ns)}" for _, one, time in alone[:MOST]),
+                "waiting for processes that come late is part of it",
+            ),
+            advice="Compute meanwhile (async_op=True, smaller buckets sent earlier); where one process waits most, "
+            "divide the work better.",
+            severity="problem",
+        )
+    ]  # fmt: skip
 
 
 def _gain(one: Overlap) -> str:

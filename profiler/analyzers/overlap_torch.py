@@ -2,9 +2,10 @@
 
 Operators are recorded with shapes, not with the memory that they read and write. So of operators on one thread, or of
 threads that take turns, nobody can say that they are independent, and nothing is advised; how much of the copies and
-collectives no arithmetic ran beside is told all the same. A data loader's next batch needs nothing of the step that
-computes meanwhile, as far as anybody knows: that is *free*, and of low confidence. Kinds of operators go by their
-names, data loading by how torch names its threads.
+collectives no arithmetic ran beside is told all the same. A collective lasts while it is asked for, while a thread of
+Gloo's runs it (and there waits for the other processes), and while a thread waits for it. A data loader's next batch
+needs nothing of the step that computes meanwhile, as far as anybody knows: that is *free*, and of low confidence. Kinds
+of operators go by their names, data loading by how torch names its threads.
 """
 
 from __future__ import annotations
@@ -22,13 +23,10 @@ from flowprof.profiler.store import Recording, read_sql
 
 LEAST = 0.01  # of the observed time
 KINDS: tuple[HostKind, ...] = ("operators", "copies", "collectives", "data loading")  # as the query numbers them
-OPERATORS, COPIES, COLLECTIVES, LOADING = range(len(KINDS))
+OPERATORS, COPIES, COLLECTIVES, LOADING, UNDER_WAY = range(len(KINDS) + 1)  # the last: collectives, behind their call
 CALLS = Need("SELECT count(*) > 0 FROM (SELECT 1 FROM api_call WHERE kind = 'operator' LIMIT 1)", "no operators")
 WINDOW_SQL = "SELECT start_ns, end_ns FROM probe_window WHERE level IN ('op', 'thread') AND end_ns IS NOT NULL"
-UNKNOWN_USE = {
-    COPIES: "what reads the copy is not recorded",
-    COLLECTIVES: "what needs their result is not recorded, and most of them go on behind the call",
-}
+UNKNOWN_USE = {COPIES: "what reads the copy is not recorded", COLLECTIVES: "what needs their result is not recorded"}
 Stretches = tuple[Ints, Ints]
 Found = tuple[tuple[HostExposure, ...], tuple[Overlap, ...], tuple[str, ...]]
 
@@ -43,6 +41,7 @@ class Operators:
     kinds: tuple[Stretches, ...]  # by KINDS; unions over threads
     threads: int  # with arithmetic
     beside_ns: int  # two or more of them were in operators
+    under_way: bool  # collectives were seen behind their calls, too
 
 
 def overlaps(recording: Recording) -> Found:
@@ -50,14 +49,16 @@ def overlaps(recording: Recording) -> Found:
     exposures: list[HostExposure] = []
     found: list[Overlap] = []
     refused: list[str] = []
-    for one in processes(recording):
+    observed = processes(recording)
+    for one in observed:
         start, end = one.kinds[OPERATORS]
         exposed = [intervals.length(*intervals.without(*kind, start, end)) for kind in one.kinds]
         times = [HostTime(KINDS[n], intervals.length(*one.kinds[n]), exposed[n]) for n in range(len(KINDS))]
         shown = tuple(time for time in times if time.busy_ns)
         exposures.append(HostExposure(one.pid, one.span_ns, "no operator", one.idle_ns, shown))
         found += _loading(one, exposed[LOADING])
-        refused += _refused(one, exposed)
+        whose = f"process {one.pid}: " if len(observed) > 1 else ""
+        refused += [whose + why for why in _refused(one, exposed)]
     return tuple(exposures), tuple(found), tuple(refused)
 
 
@@ -83,7 +84,13 @@ def processes(recording: Recording) -> list[Operators]:
         busy = intervals.length(*_joined(unions))
         found.append(
             Operators(
-                one, span, max(0, span - busy), tuple(unions), len(arithmetic), intervals.several(*_joined(arithmetic))
+                one,
+                span,
+                max(0, span - busy),
+                tuple(unions[: len(KINDS)]),
+                len(arithmetic),
+                intervals.several(*_joined(arithmetic)),
+                len(unions[UNDER_WAY][0]) > 0,
             )
         )
     return sorted(found, key=lambda one: -one.span_ns + one.idle_ns)
@@ -91,9 +98,14 @@ def processes(recording: Recording) -> list[Operators]:
 
 def _thread(start: Ints, end: Ints, kind: Ints) -> list[Stretches]:
     """One thread's stretches by kind: within a copy or a collective it is in nothing else."""
-    moved = [intervals.union(start[kind == number], end[kind == number]) for number in (COPIES, COLLECTIVES)]
+
+    def of(*kinds: int) -> Stretches:
+        mine = np.isin(kind, kinds)
+        return intervals.union(start[mine], end[mine])
+
+    moved = of(COPIES), of(COLLECTIVES, UNDER_WAY)
     arithmetic = intervals.without(start[kind == OPERATORS], end[kind == OPERATORS], *_joined(moved))
-    return [arithmetic, *moved, intervals.union(start[kind == LOADING], end[kind == LOADING])]
+    return [arithmetic, *moved, of(LOADING), of(UNDER_WAY)]
 
 
 def _joined(parts: Sequence[Stretches]) -> Stretches:
@@ -127,17 +139,19 @@ def _loading(one: Operators, exposed_ns: int) -> list[Overlap]:
 
 def _refused(one: Operators, exposed: list[int]) -> list[str]:
     arithmetic = intervals.length(*one.kinds[OPERATORS])
+    turns = ""
     if one.threads > 1:
         turns = (
             f"{one.threads} threads' operators ran side by side for {in_ms(one.beside_ns)} of {in_ms(arithmetic)}: "
             "whether those that took turns need each other (a tensor, a lock, a future) is not recorded"
         )
-    else:
+    elif one.threads:
         turns = "operators of one thread: each may need the one before it; what they read and write is not recorded"
+    unseen = {COPIES: "", COLLECTIVES: "" if one.under_way else ", and most of them go on behind the call"}
     return [
-        turns,
+        *([turns] if turns else []),
         *(
-            f"{KINDS[number]}: {in_ms(exposed[number])} with no arithmetic beside it; {why}"
+            f"{KINDS[number]}: {in_ms(exposed[number])} with no arithmetic beside it; {why}{unseen[number]}"
             for number, why in UNKNOWN_USE.items()
             if exposed[number] >= LEAST * one.span_ns and exposed[number]
         ),

@@ -1,6 +1,6 @@
 """Would more threads help, or fewer? From the time split of the threads, the bound of the phase and the ceilings.
 
-Per phase and process (the bound is that of the phase, of all processes):
+Per phase and process (the bound is that of the phase, of all processes; the price is of the process's own tokens):
 
 * more threads than processors: fewer. A spinning barrier waits for threads that have no processor.
 * threads that lack a processor for 10 % of their time: not more; others take them (see Waits).
@@ -25,7 +25,17 @@ from dataclasses import dataclass
 
 from flowprof.profiler.analyzers import verdicts
 from flowprof.profiler.analyzers.absence import computing, in_process, of_processors, splits
-from flowprof.profiler.analyzers.contract import GRAPHS, OPERATORS, SCHED, THREADS, Analyzer, Result, recorded_ceilings
+from flowprof.profiler.analyzers.contract import (
+    GRAPHS,
+    OPERATORS,
+    SCHED,
+    THREADS,
+    Analyzer,
+    Result,
+    coverage,
+    ratio,
+    recorded_ceilings,
+)
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.machine.ceilings import Ceiling, Ceilings, What
 from flowprof.profiler.roofline.least_time import describe
@@ -57,24 +67,24 @@ class Split:
 def analyze(recording: Recording) -> Result:
     rows, pids = splits(recording), computing(recording)
     judged = verdicts.ANALYZER.run(recording).value  # None without ceilings: then only the time split speaks
-    bounds: dict[str, tuple[Bound, float, str]] = (
-        {
-            item.phase: (item.limit, 1e9 / item.tokens_per_s, _dtype(item.phase, judged.rows))
-            for item in judged.phases
-            if item.tokens_per_s
-        }
+    bounds: dict[str, tuple[Bound, str]] = (
+        {item.phase: (item.limit, _dtype(item.phase, judged.rows)) for item in judged.phases}
         if judged is not None
         else {}
     )
+    spent = {
+        (item.phase, pid): ratio(item.measured_ns, item.tokens_measured)
+        for pid in pids for item in coverage(recording, "op", "thread", pid=pid)
+    }  # fmt: skip
     processors = dict(recording.rows(PROCESSORS_SQL))
     ceilings = recorded_ceilings(recording)
     advice, findings = [], []
     for phase, pid in dict.fromkeys((row.phase, row.pid) for row in rows):
         split = _split([row for row in rows if (row.phase, row.pid) == (phase, pid)], processors.get(pid, 0))
-        limit, ns_per_token, dtype = bounds.get(phase, ("unknown", 0.0, ""))
+        limit, dtype = bounds.get(phase, ("unknown", ""))
         one = advise(phase, split, limit, ceilings, dtype, pid)
         advice.append(one)
-        findings += _finding(one, ns_per_token, in_process(pid, pids))
+        findings += _finding(one, spent.get((phase, pid)) or 0.0, in_process(pid, pids))
     return Result(ThreadAdviceTable(tuple(advice)), tuple(findings))
 
 

@@ -15,11 +15,13 @@ from flowprof.profiler.store import Recording, read_sql
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
-KEYS = ("graph_id", "driver_tid", "ith", "node_index", "tid")
+PLACE = ("graph_id", "driver_tid", "ith")
+KEYS = (*PLACE, "node_index", "tid")
 SUMS = (
     "calls", "wall_ns", "compute_ns", "wait_ns", "barrier_calls", "barrier_compute_ns", "barrier_wait_ns",
     "off_at_work_ns", "off_at_barrier_ns", "barrier_blocked_ns", "runnable_ns", "blocked_ns", "fault_ns", "stopped_ns",
 )  # fmt: skip
+MANY = 100_000  # rows are added up when there are so many, and twice as many as after the last time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +36,18 @@ class ThreadTimes:
 def thread_times(recording: Recording) -> ThreadTimes:
     """Both empty without thread windows."""
     sql = read_sql("wait_operators.sql")
-    found = {name: np.zeros(0, np.int64) for name in (*KEYS, *SUMS)}
+    found = [{name: np.zeros(0, np.int64) for name in (*KEYS, *SUMS)}]
     for stretch in slices(recording):
         more = recording.columns(sql, stretch)
-        both = {name: np.concatenate([found[name], _plain(more[name])]) for name in found}
-        found = added(both, KEYS, SUMS)
-    of_node = found["tid"] < 0
-    return ThreadTimes(
-        {name: column[~of_node] for name, column in found.items()},
-        {name: column[of_node] for name, column in found.items()},
-    )
+        found.append({name: _plain(more[name]) for name in found[0]})
+        if sum(len(rows["tid"]) for rows in found[1:]) > max(MANY, len(found[0]["tid"])):
+            found = [_together(found)]
+    rows = _together(found)
+    return ThreadTimes(added(rows, (*PLACE, "tid"), SUMS), added(rows, (*PLACE, "node_index"), SUMS))
+
+
+def _together(parts: Sequence[Mapping[str, Integers]]) -> dict[str, Integers]:
+    return added({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, KEYS, SUMS)
 
 
 def _plain(column: np.ndarray) -> Integers:

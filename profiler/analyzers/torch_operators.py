@@ -8,13 +8,15 @@ FLOPs and bytes come from shapes and types (torch/costs.py), the floor of a call
 many threads as were seen to compute (those with 20 % or more of the busiest thread's processor time); bytes that fit
 the last-level cache are held against its bandwidth (call_bounds.py). Where neither ceiling bounds a group:
 
- 1. off the processor for 30 % of its time or more: it waits; for what, the thread states say
+ 1. off the processor for 30 % of its time or more: it waits; for what, the thread states say (of c10d's calls too,
+    which no ceiling bounds)
  2. less than 10 µs a call: overhead, the dispatch costs as much as the work
  3. twenty calls or more: the kernel is inefficient; fewer: unknown
 
 Where a GPU computes, the host's operators only launch: there are no rates, verdicts and findings then (see gpu).
 
 * `torch_operators.largest`: one operator with one set of shapes has 30 % of all self time or more. Look there first.
+  Time in `c10d::wait` is the other processes'. Of fewer than twenty calls neither this nor the next is said.
 * `torch_operators.overhead`: operators of less than 10 µs a call take 30 % of all operators' time or more: the
   dispatch costs more than the work. Larger batches, torch.compile, or fused operators help.
 * `torch_operators.inefficient`: an operator with a tenth of all self time reaches less than 40 % of what this machine
@@ -43,6 +45,8 @@ FEW_CALLS = 20
 LARGE, SMALL_SHARE, WORTH = 0.3, 0.3, 0.1
 COMPUTES = 0.2  # of the busiest thread's processor time from which a thread counts
 MAX_ROWS = 500
+FIRST = "Look here first: what is not in this operator gains less."
+OTHERS = "The other processes or the network are slower: compute meanwhile (async_op=True), or divide the work better."
 ROLES = {  # by how torch names its threads; those of OpenMP, which work inside operators, have the program's name
     "pt_autograd": "autograd", "PTThreadPool": "inter-op", "pt_data_": "data loading", "pt_gloo": "distributed",
     "pt_nccl": "distributed", "pt_dist": "distributed",
@@ -76,7 +80,7 @@ def analyze(recording: Recording) -> Result:
     imported = bool(facts.get("imported_from"))
     observed = recording.rows(SPAN_SQL if imported else OBSERVED_SQL)[0][0]
     found = recording.rows(read_sql("torch_groups.sql"))
-    whole = sum(int(row[8]) for row in found)
+    whole = sum(int(row[9]) for row in found)
     gpu = bool(recording.rows(GPU_SQL)[0][0])
     scheduler = facts.get("sched") == "yes"
     away, by_thread = _away(recording) if scheduler else ({}, {})
@@ -84,11 +88,13 @@ def analyze(recording: Recording) -> Result:
     ceilings = None if gpu or imported else from_rows(facts.get("cpu_model", ""), recording.rows(CEILING_SQL))
     judge = _Judge(ceilings, threads, last_level(facts).of(threads), scheduler)
     rows = []
-    for name, args_id, dims, types, scalars, calls, left, total, own, p50, p99 in found[:MAX_ROWS]:
-        args = torch_costs.arguments(dims, types, scalars)
+    for name, args_id, *texts, calls, left, total, own, p50, p99 in found[:MAX_ROWS]:
+        args = torch_costs.arguments(*texts)
         cost = torch_costs.cost(name, args)
         ended = calls - left
-        bound, ceiling, share, evidence = judge(cost, ended, int(total), away.get((name, args_id), {}))
+        bound, ceiling, share, evidence = judge(
+            cost, name.startswith("c10d::"), ended, int(total), away.get((name, args_id), {})
+        )
         if name in torch_costs.WITHOUT:
             evidence = (torch_costs.WITHOUT[name],)
         counted = cost is not None and total > 0 and not gpu  # else it is done when the call has returned, or not yet
@@ -110,7 +116,7 @@ def analyze(recording: Recording) -> Result:
                         int(script), int(compiled), by_thread.get((pid, tid), 0) if scheduler else None)
             for pid, tid, comm, calls, top, backward, script, compiled in recording.rows(read_sql("torch_threads.sql"))
         ),
-        calls=sum(int(row[5]) for row in found),
+        calls=sum(int(row[6]) for row in found),
         self_ns=whole,
         observed_ns=int(observed or 0),
         probe_share=_probe_share(recording, int(observed or 0)),
@@ -129,21 +135,22 @@ class _Judge:
         self.used: list[Ceiling] = []
 
     def __call__(
-        self, cost: Cost | None, calls: int, total: int, away: dict[str, int]
+        self, cost: Cost | None, collective: bool, calls: int, total: int, away: dict[str, int]
     ) -> tuple[Bound, str, float | None, tuple[str, ...]]:
         cached = cost is not None and served(cost.size_bytes, self._llc) == "cache"
         held = held_against(self._ceilings, self._threads, "llc_read" if cached else "dram_read", cost, calls, total)
         self.used += [one for one in held.used if one not in self.used]
         if held.bound == "memory":
             return "memory-cache" if cached else "memory-dram", held.ceiling, held.share, held.evidence
-        if held.bound:
+        off = sum(away.values())
+        waits = off > 0 and off >= WAITS * total and (not held.bound or collective)
+        if held.bound and not waits:
             return held.bound, held.ceiling, held.share, held.evidence
         ceiling, share, said = held.ceiling, held.share, held.evidence
-        off = sum(away.values())
-        if off >= WAITS * total:
+        if waits:
             longest = max(away, key=lambda state: away[state])
-            waits = f"{off / total * 100:.0f} % of the time off the processor: {longest}"
-            return "wait", ceiling, share, (waits, *said)
+            reason = f"{off / total * 100:.0f} % of the time off the processor: {longest}"
+            return "wait", ceiling, share, (reason,) if collective else (reason, *said)
         if total < DISPATCH_NS * calls:
             return "overhead", ceiling, share, said
         unexplained = () if self._scheduler else ("waits were not recorded",)
@@ -229,21 +236,21 @@ def _notes(facts: dict[str, str], gpu: bool, imported: bool) -> tuple[str, ...]:
 
 def _findings(table: TorchOperators) -> list[Finding]:
     found = []
-    if table.rows and table.rows[0].share >= LARGE:
+    if table.rows and table.calls >= FEW_CALLS and table.rows[0].share >= LARGE:
         top = table.rows[0]
         found.append(
             Finding(
                 id="torch_operators.largest", confidence="high",
-                claim=f"{top.name} {top.shape} takes {top.share * 100:.0f} % of the operators' own time",
+                claim=f"{_named(top)} takes {top.share * 100:.0f} % of the operators' own time",
                 evidence=(f"{top.calls} calls, median {top.p50_ns / 1e3:.1f} µs, 99th percentile "
                           f"{top.p99_ns / 1e3:.1f} µs",
                           f"{top.self_ns / 1e6:.1f} of {table.self_ns / 1e6:.1f} ms"),
-                advice="Look here first: what is not in this operator gains less.",
+                advice=OTHERS if top.name.startswith("c10d::") else FIRST,
             )
         )  # fmt: skip
     small = [row for row in table.rows if row.calls > row.left and row.total_ns < DISPATCH_NS * (row.calls - row.left)]
     own = sum(row.self_ns for row in small)
-    if table.self_ns and own >= SMALL_SHARE * table.self_ns:
+    if table.self_ns and table.calls >= FEW_CALLS and own >= SMALL_SHARE * table.self_ns:
         calls = sum(row.calls for row in small)
         found.append(
             Finding(
@@ -261,13 +268,17 @@ def _findings(table: TorchOperators) -> list[Finding]:
         found.append(
             Finding(
                 id="torch_operators.inefficient", confidence=top.confidence,
-                claim=f"{top.name} {top.shape} reaches {(top.ceiling_share or 0) * 100:.0f} % of {top.ceiling}, "
+                claim=f"{_named(top)} reaches {(top.ceiling_share or 0) * 100:.0f} % of {top.ceiling}, "
                 "and nothing that it waits for explains it",
                 evidence=(*top.evidence, f"{top.share * 100:.0f} % of the operators' own time"),
                 advice="Try another memory layout, data type or number of threads: another kernel may serve it.",
             )
         )  # fmt: skip
     return found
+
+
+def _named(row: TorchOperator) -> str:
+    return f"{row.name} {row.shape}".strip()
 
 
 def _most(rows: Sequence[TorchOperator]) -> str:

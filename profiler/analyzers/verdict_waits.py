@@ -126,16 +126,18 @@ def _one_pool(calls: dict[str, np.ndarray], states: dict[str, np.ndarray], found
     node = (calls["graph_id"].astype(np.int64) << 32) | calls["node_index"].astype(np.int64)
     loser, lost_ns = lost(operator, states["tid"][stretch].astype(np.int64), ns)
     nodes, place = np.unique(node[loser], return_inverse=True)
-    for key, total in zip(nodes, np.bincount(place, lost_ns), strict=True):
-        found[int(key >> 32), int(key & 0xFFFFFFFF)].ns += float(total)
-    causes = [f"{state}\n{by}" for state, by in zip(states["state"], states["by_comm"], strict=True)]
-    words, kind = np.unique(np.array(causes), return_inverse=True)
+    for key, total in zip(nodes.tolist(), np.bincount(place, lost_ns).tolist(), strict=True):
+        found[key >> 32, key & 0xFFFFFFFF].ns += total
+    numbers: dict[tuple[str, str], int] = {}
+    kind = np.array(
+        [numbers.setdefault(why, len(numbers)) for why in zip(states["state"], states["by_comm"], strict=True)]
+    )
+    words = [_words(*why) for why in numbers]
     pairs, place = np.unique(node[operator] * len(words) + kind[stretch], return_inverse=True)
-    for pair, total in zip(pairs, np.bincount(place, ns), strict=True):
-        key, word = divmod(int(pair), len(words))
-        found[key >> 32, key & 0xFFFFFFFF].causes[_words(str(words[word]))] += float(total)
+    for pair, total in zip(pairs.tolist(), np.bincount(place, ns).tolist(), strict=True):
+        key, word = divmod(pair, len(words))
+        found[key >> 32, key & 0xFFFFFFFF].causes[words[word]] += total
 
 
-def _words(key: str) -> str:
-    state, by = key.split("\n", 1)
+def _words(state: str, by: str) -> str:
     return _CAUSES.get(state, state or "off the processor").format(by=by or "another thread")

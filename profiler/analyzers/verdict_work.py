@@ -96,6 +96,7 @@ def read_graphs(recording: Recording, roofs: Mapping[int, Roof]) -> Iterator[tup
     experts = experts_read(recording)
     tensors = Tensors(recording)
     works: dict[tuple[object, ...], Work] = {}
+    least: dict[tuple[object, ...], Terms] = {}  # of like operators of all layers once
     for graph_id, rows in tensors.read(list(roofs)):
         structure, roof = tensors.structure(rows), roofs[graph_id]
         if structure is None:
@@ -112,7 +113,10 @@ def read_graphs(recording: Recording, roofs: Mapping[int, Roof]) -> Iterator[tup
             row = rows[node]
             key = (structure, node, used.get(node), above, shapes[node], *(shapes[at] for at in row.sources))
             if key not in works:
-                works[key] = _work(rows, shapes, node, structure.weights, cost, roof, node in used)
+                if cost is not None and (cost, above) not in least:
+                    least[cost, above] = terms(cost, roof)
+                need = None if cost is None else least[cost, above]
+                works[key] = _work(rows, shapes, node, structure.weights, cost, need, node in used)
             found[node] = works[key]
         yield graph_id, GraphWork(found, total, roof)
 
@@ -122,7 +126,7 @@ def _lost(row: TensorRow) -> Work:
 
 
 def _work(
-    rows: Rows, shapes: Shapes, node: int, weights: frozenset[int], cost: Cost | None, roof: Roof, routed: bool
+    rows: Rows, shapes: Shapes, node: int, weights: frozenset[int], cost: Cost | None, need: Terms | None, routed: bool
 ) -> Work:
     row = rows[node]
     text, context = _shape(rows, shapes, node, weights)
@@ -134,7 +138,7 @@ def _work(
         tensor=_plain(row.name),
         layer=row.layer,
         cost=cost,
-        terms=None if cost is None else terms(cost, roof),
+        terms=need,
         hedges=() if cost is None else _hedges(cost, shapes[node][1], routed),
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from flowprof.profiler.analyzers.absence import Loss, total
 from flowprof.profiler.analyzers.contract import ratio
 from flowprof.profiler.findings import Confidence, Finding
+from flowprof.profiler.machine.cgroup import Quota
 from flowprof.profiler.sections.coverage import Coverage
 from flowprof.profiler.sections.waits import WaitCause, WaitRow
 
@@ -48,28 +49,6 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class Throttled:
-    """What the kernel counted of a control group's processor quota while it was recorded."""
-
-    quota_us: int | None  # in each period; None: there is no quota
-    period_us: int | None
-    periods: int
-    throttled: int  # of those: it used up its quota
-    throttled_ns: int  # it was held up for so long, all processors together
-
-    @property
-    def words(self) -> str:
-        if self.quota_us is None or not self.period_us:
-            return "its cgroup has no quota of processor time"
-        processors = self.quota_us / self.period_us
-        return (
-            f"its cgroup may use {self.quota_us / 1e3:g} ms of processor time in {self.period_us / 1e3:g} ms "
-            f"({processors:.2g} processor{'s' * (processors != 1)}), and had used that up in {self.throttled} of "
-            f"{self.periods} periods: {self.throttled_ns / 1e6:.1f} ms on all processors together"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Scene:
     """What is known of the process that waits."""
 
@@ -78,7 +57,7 @@ class Scene:
     neighbours: Sequence[Neighbour]
     faults: Sequence[tuple[str | None, int]]  # its major page faults by file, most first; as page_fault.file has it
     crowded: bool  # it has more threads in its pool than processors
-    quota: Throttled | None = None  # None: it was not recorded, or the kernel does not say
+    quota: Quota | None = None  # while it was recorded; None: it was not, or the kernel does not say
     runnable_ns: int = 0  # its pool threads waited for a processor in graphs, all phases
 
     @property
@@ -162,9 +141,9 @@ def _no_processor(price: _Price, scene: Scene) -> Finding | None:
     return None
 
 
-def _throttled(price: _Price, idle: list[WaitCause], quota: Throttled | None) -> Finding:
+def _throttled(price: _Price, idle: list[WaitCause], quota: Quota | None) -> Finding:
     times, longest = sum(cause.times for cause in idle), max((cause.longest_ns for cause in idle), default=0)
-    if quota is not None and quota.throttled:
+    if quota is not None and quota.nr_throttled:
         claim = "The quota of its cgroup keeps the engine's threads off the processors"
     else:
         why = "as if a quota were used up" if quota is None else "and no quota of their cgroup does that"
@@ -175,11 +154,22 @@ def _throttled(price: _Price, idle: list[WaitCause], quota: Throttled | None) ->
         (
             f"{times} times a thread that could run did not, on a processor with nothing else to do: "
             f"{total(idle) / 1e6:.1f} ms in all, {longest / 1e6:.1f} ms at most",
-            *((quota.words,) if quota is not None else ()),
+            *((_of_quota(quota),) if quota is not None else ()),
         ),
         "Look at nr_throttled in the cpu.stat of the process's cgroup: raise cpu.max (docker --cpus, Kubernetes "
         "limits), or start the server with no more --threads than the quota has processors.",
-        confidence="low" if quota is not None and not quota.throttled else None,
+        confidence="low" if quota is not None and not quota.nr_throttled else None,
+    )
+
+
+def _of_quota(quota: Quota) -> str:
+    processors = quota.processors
+    if quota.quota_us is None or processors is None:
+        return "its cgroup has no quota of processor time"
+    return (
+        f"its cgroup may use {quota.quota_us / 1e3:g} ms of processor time in {quota.period_us / 1e3:g} ms "
+        f"({processors:.2g} processor{'s' * (processors != 1)}), and had used that up in {quota.nr_throttled} of "
+        f"{quota.nr_periods} periods: {quota.throttled_ns / 1e6:.1f} ms on all processors together"
     )
 
 

@@ -46,9 +46,10 @@ from flowprof.profiler.analyzers import wait_findings
 from flowprof.profiler.analyzers.absence import computing, crowded_pools, in_process, losses, splits, total
 from flowprof.profiler.analyzers.contract import GRAPHS, SCHED, Analyzer, Result, coverage
 from flowprof.profiler.analyzers.scheduler_losses import LIMIT, SchedulerLosses, scheduler_losses
-from flowprof.profiler.analyzers.wait_findings import Neighbour, Scene, Throttled
+from flowprof.profiler.analyzers.wait_findings import Neighbour, Scene
 from flowprof.profiler.analyzers.wait_roots import wait_roots
 from flowprof.profiler.findings import Finding
+from flowprof.profiler.machine.cgroup import Quota
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording
 
@@ -59,7 +60,7 @@ SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window
 FROM neighbour WHERE share >= $least ORDER BY share DESC
 """
 QUOTA_SQL = """
-SELECT pid, max(value) FILTER (name = 'quota_us'), max(value) FILTER (name = 'period_us'),
+SELECT pid, max(value) FILTER (name = 'quota_us'), coalesce(max(value) FILTER (name = 'period_us'), 0),
        max(value) FILTER (name = 'nr_periods'), max(value) FILTER (name = 'nr_throttled'),
        max(value) FILTER (name = 'throttled_ns')
 FROM counter WHERE tid = 0 GROUP BY pid
@@ -77,7 +78,7 @@ def analyze(recording: Recording) -> Result:
     runnable = Counter[int]()  # threads' waits for a processor by process, ns
     for loss in lost:
         runnable[loss.pid] += total(loss.causes) if loss.state == "runnable" else 0
-    quotas = {pid: Throttled(*counts) for pid, *counts in recording.rows(QUOTA_SQL)}
+    quotas = {pid: Quota(*counts) for pid, *counts in recording.rows(QUOTA_SQL)}
     found: list[Finding | None] = []
     for pid in pids:
         where = in_process(pid, pids)

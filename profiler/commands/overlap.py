@@ -189,6 +189,7 @@ def _document(
         return None if seconds is None else seconds * 1e9
 
     serial = sum(one.time_s for one in found)
+    scarce, limit = operators.step_limit(found, gpus, work)
     return {
         "model": card.name, "gpus": f"{gpus.count}x{gpus.name}", "batch": work.batch, "model_source": card.source,
         "operators": [
@@ -200,6 +201,7 @@ def _document(
         "network_known": gpus.count == 1 or gpus.net is not None,
         "t_r": operators.memory_to_compute(card, gpus, work),
         "optimum_tokens_per_s_per_gpu": operators.optimum(card, gpus.flops),
+        "step_limit": {"resource": scarce, "tokens_per_s_per_gpu": limit},
         "peak_tflops": gpus.flops / 1e12, "peak_source": gpus.source,
         "serial_ns": ns(serial),
         "overlap": [] if isinstance(saving, str) else [{

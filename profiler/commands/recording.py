@@ -209,10 +209,10 @@ def record(plan: Plan, asked: argparse.Namespace, options: Options, output: str,
                 say(line)
             if len(missing) > MAX_UNSEEN:
                 say(f"and {len(missing) - MAX_UNSEEN} more: flowprof list-probes shows them")
-            if plan.engines() & JUDGED and (words := ceilings_note()):
-                say(words)
         show.begin()
         options.release()
+        if not asked.quiet and plan.engines() & JUDGED and (words := ceilings_note()):
+            say(words)
 
     check_destination(output, asked.force)  # from here on nobody else's file lies there, but for one that -f replaces
     kept = _Replaced(output if asked.force else "")

@@ -6,6 +6,7 @@ Works without root, without the engine and on another machine than the recorded 
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from flowprof.profiler.report import Report
 
 NAME = "report"
+KEPT = 100_000  # objects made before the collector looks for cycles: a report keeps millions, and makes hardly a cycle
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     from flowprof.profiler.store import Recording
 
+    gc.set_threshold(KEPT)
     if asked.html is not None:
         check_page(Path(asked.html), Path(asked.file))
     from flowprof.profiler.slo import parse

@@ -295,13 +295,14 @@ class Reader:
         """Start and end in ns, and which of them can be."""
         start = _numbers([event.ts for event in events])
         dur = _numbers([event.dur for event in events])
-        if self._unit is None:
-            self._unit = 1 if abs(float(np.median(start[np.isfinite(start)] if start.dtype == float else start)
-                                        if len(start) else 0)) > 1e17 else 1000  # fmt: skip
-        fine = in_range(start * float(self._unit), dur * float(self._unit))
+        known = start[np.isfinite(start)]
+        if self._unit is None and len(known):
+            self._unit = 1 if abs(float(np.median(known))) > 1e17 else 1000
+        unit = self._unit or 1000
+        fine = in_range(start * float(unit), dur * float(unit))
         start, dur = np.where(fine, start, 0), np.where(fine, dur, 0)
-        begin = _scaled(start, self._unit)
-        end = begin + _scaled(dur, self._unit)
+        begin = _scaled(start, unit)
+        end = begin + _scaled(dur, unit)
         self.malformed += len(events) - int(fine.sum())
         if fine.any():
             self._latest_ns = max(self._latest_ns, int(begin[fine].max()))

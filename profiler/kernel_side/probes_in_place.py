@@ -219,21 +219,22 @@ class ProbesInPlace:
 
     def _attach_syscalls(self, sites: list[PlannedSite]) -> list[Attachment]:
         placed: list[Attachment] = []
-        if sites and rights.own_pid_namespace():
+        if not sites:
+            return placed
+        if rights.own_pid_namespace():
             raise BpfError(f"resources by system calls: {rights.OTHER_NUMBERS}", "flowprof doctor")
-        if sites:
-            with tracefs() as root:
-                for site in sites:
-                    way = "exit" if site.probe.kind == SYSCALLS[1] else "enter"
-                    event = Tracepoint(site.probe.id, site.probe.program, "syscalls", f"sys_{way}_{site.symbol}", ())
-                    program = self._bpf.program(site.probe.program, "TRACEPOINT", site.site_id)
-                    try:
-                        one = attach_tracepoint(program, event, root, self._cookie(site))
-                        one.sites = frozenset((site.site_id,))
-                        placed.append(one)
-                    except BpfError:
-                        close_all(placed)
-                        raise
+        with tracefs() as root:
+            for site in sites:
+                way = "exit" if site.probe.kind == SYSCALLS[1] else "enter"
+                event = Tracepoint(site.probe.id, site.probe.program, "syscalls", f"sys_{way}_{site.symbol}", ())
+                program = self._bpf.program(site.probe.program, "TRACEPOINT", site.site_id)
+                try:
+                    one = attach_tracepoint(program, event, root, self._cookie(site))
+                    one.sites = frozenset((site.site_id,))
+                    placed.append(one)
+                except BpfError:
+                    close_all(placed)
+                    raise
         return placed
 
     def _cookie(self, site: PlannedSite) -> int:

@@ -36,6 +36,7 @@ _ITEM_S = (0.12, 1.0)  # for one figure: at least, at most
 _UNKNOWN_LLC = 64 << 20
 _DRAM_FACTOR = 4
 _LIBRARY_HINT = "not measured: pip install 'flowprof[calibrate]'"
+_TORCH_HINT = "not measured: PyTorch would (pip install torch beside flowprof); or state it with --ceilings"
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
 
 Missing = tuple[str, str]
@@ -79,7 +80,7 @@ def measure(
             f"--threads {','.join(map(str, wanted))}: there are {len(machine.cpus)} processors for this process",
             f"give numbers of 1 … {len(machine.cpus)}",
         )
-    possible, missing = gemms(machine, platform.machine(), libraries())
+    possible, missing = gemms(machine, platform.machine(), libraries(), pytorch())
     items, without = plan(machine, wanted, tuple(dtypes) or possible, processor.spare_memory_bytes())
     missing += without
     deadline = time.monotonic() + budget_s
@@ -103,21 +104,28 @@ def measure(
 
 def open_counts(known: Ceilings | None, threads: Sequence[int]) -> tuple[int, ...]:
     """Of these numbers of threads those to be measured (again): not known, disturbed, or a library has come since."""
-    if known is None or (libraries() and any(why == _LIBRARY_HINT for _, why in known.missing)):
+    hints = [hint for hint, there in ((_LIBRARY_HINT, libraries()), (_TORCH_HINT, pytorch())) if there]
+    if known is None or any(why in hints for _, why in known.missing):
         return tuple(threads)
     disturbed = {item.threads for item in known.items if item.disturbed}
     return tuple(count for count in threads if count not in known.threads or count in disturbed)
 
 
-def gemms(machine: Processors, arch: str, installed: bool) -> tuple[tuple[str, ...], list[Missing]]:
-    """Which data types' GEMMs can be measured here, and why the others cannot."""
+def gemms(machine: Processors, arch: str, installed: bool, torch: bool) -> tuple[tuple[str, ...], list[Missing]]:
+    """Which data types' GEMMs can be measured here, and why the others cannot. On x86-64 onnxruntime multiplies neither
+    bf16 nor f16; PyTorch's oneDNN does bf16 (f16 it multiplied at half of f32's rate, on a CPU with avx512_fp16)."""
     can, missing = ["f32"], []
     for dtype in ("bf16", "f16", "int8"):
         name = processor.instructions(machine.flags, arch, dtype)
         if not name:
             why = "this CPU has no instructions that multiply it: such products run in another type, mostly f32"
-        elif dtype != "int8" and arch != "aarch64":
+        elif dtype == "f16" and arch != "aarch64":
             why = f"not measured: this CPU has {name}, no library that flowprof uses does; state it with --ceilings"
+        elif dtype == "bf16" and arch != "aarch64" and not torch:
+            why = _TORCH_HINT
+        elif dtype == "bf16" and arch != "aarch64":
+            can.append(dtype)
+            continue
         elif not installed:
             why = _LIBRARY_HINT
         else:
@@ -130,6 +138,11 @@ def gemms(machine: Processors, arch: str, installed: bool) -> tuple[tuple[str, .
 def libraries() -> bool:
     """Whether what `flowprof[calibrate]` brings is installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "onnx"))
+
+
+def pytorch() -> bool:
+    """Whether it is installed here: too large to bring along, and there where somebody uses it."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def plan(

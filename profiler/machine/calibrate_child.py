@@ -8,14 +8,17 @@ pinned: the scheduler places them as it places an engine's. They release the GIL
   sgemv, the product that decode is made of. Pages are written first: untouched ones all map the one page of zeros.
   A working set that fits a cache is read many times in one call, through a broadcast axis of stride 0.
 * GEMM: every thread multiplies matrices of its own, f32 by numpy's BLAS, int8 (u8 x s8 → s32), and on AArch64 f16 and
-  bf16, by onnxruntime's MLAS, whose kernels use the same instructions as the engines'.
+  bf16, by onnxruntime's MLAS, whose kernels use the same instructions as the engines'; on x86-64 bf16 by PyTorch's
+  oneDNN (AMX, AVX512-BF16) where it is installed.
 
 One round is timed from the first thread's start to the last one's end, and lasts ≥ ROUND_S.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -155,8 +158,26 @@ def f16(request: Mapping[str, Any]) -> Iterator[Kernel]:
 
 
 def bf16(request: Mapping[str, Any]) -> Iterator[Kernel]:
-    """f32 matrices multiplied as bf16 (bfmmla), onnxruntime on AArch64."""
+    """PyTorch on x86-64; on AArch64 f32 matrices multiplied as bf16 (bfmmla), onnxruntime."""
+    if platform.machine() == "x86_64" and importlib.util.find_spec("torch") is not None:
+        yield _onednn()
+        return
     yield _mlas("float", "float", "float", "MatMul", {"mlas.enable_gemm_fastmath_arm64_bfloat16": "1"})
+
+
+def _onednn() -> Kernel:
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        raise RuntimeError("this PyTorch is built without oneDNN, which has the instructions for bf16")
+
+    def prepare() -> Call:
+        torch.set_num_threads(1)  # of this thread: it starts a pool of its own otherwise
+        matrix = torch.ones((SIDE, SIDE), dtype=torch.bfloat16)
+        product = torch.empty_like(matrix)
+        return lambda: torch.matmul(matrix, matrix, out=product)
+
+    return f"PyTorch {torch.__version__} matmul bf16 {SIDE}³ (oneDNN)", 2.0 * SIDE**3, prepare
 
 
 def _mlas(left: str, right: str, out: str, operator: str, options: Mapping[str, str]) -> Kernel:

@@ -10,7 +10,9 @@ and sched-bwc.rst.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from flowprof.profiler.machine import kernel
@@ -22,7 +24,8 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")  # blanks in mountinfo
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What a group may use, and what became of it since it was made. Throttled time adds up over its processors."""
+    """What a group may use, and what became of it since it was made, or in a recording. Throttled time adds up over
+    its processors."""
 
     quota_us: int | None  # of processor time in each period; None: no limit
     period_us: int
@@ -38,17 +41,20 @@ class Quota:
 
 def groups(pid: int, proc: Path = PROC) -> list[Path]:
     """Folders of the process's group and its ancestors, as far as some mount shows them; none: it is not known."""
-    own = kernel.text(str(proc / str(pid) / "cgroup"))
-    for version, path in _memberships(own):
-        for mounts, root in ((proc / "self", Path("/")), (proc / str(pid), proc / str(pid) / "root")):
-            for within, where in _mounts(kernel.text(str(mounts / "mountinfo")), version):
-                if path.is_relative_to(within) and ".." not in path.parts:
-                    top = root / where.relative_to("/")
-                    below = path.relative_to(within)
-                    folders = [top / below, *(top / parent for parent in below.parents if below.parts)]
-                    if folders[0].is_dir():
-                        return folders
+    for top, below in _places(pid, proc):
+        if (top / below).is_dir():
+            return [top / below, *(top / parent for parent in below.parents)]
     return []
+
+
+def _places(pid: int, proc: Path) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Where the process's group could lie, the likeliest first: a mount, and the path below it."""
+    memberships = _memberships(kernel.text(str(proc / str(pid) / "cgroup")))
+    views = ((proc / "self", Path("/")), (proc / str(pid), proc / str(pid) / "root"))
+    for (version, path), (who, root) in product(memberships, views):
+        for within, where in _mounts(kernel.text(str(who / "mountinfo")), version):
+            if path.is_relative_to(within) and ".." not in path.parts:
+                yield root / where.relative_to("/"), path.relative_to(within)
 
 
 def read(folder: Path) -> Quota | None:

@@ -21,7 +21,7 @@ _WORDS = {"kernel": "the kernel", "microcode": "the microcode"}
 
 def now() -> dict[str, str]:
     """day (UTC, 2026-11-22), kernel, microcode and memory_gib of this machine; what it does not say is absent."""
-    microcode = re.search(r"^microcode\s*:\s*(\S+)", kernel.text("/proc/cpuinfo"), re.MULTILINE)
+    microcode = re.search(r"^microcode\s*:\s*(\S+)", kernel.cpuinfo(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+) kB", kernel.text("/proc/meminfo"), re.MULTILINE)
     found = {
         "day": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -28,7 +28,7 @@ def facts(cpus: Iterable[int] | None = None) -> dict[str, str]:
     """host, boot_id, kernel, arch, cpu_model, cpus, cpu_instructions (sets that kernels may use), llc_bytes (one
     last-level cache), llc_count (so many of them do the processors `cpus` reach; None: those of this process),
     gpu_model and SETTINGS (absent where the host has none)."""
-    cpuinfo = kernel.text("/proc/cpuinfo")
+    cpuinfo = kernel.cpuinfo()
     model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     found = {
         "host": platform.node(),

@@ -16,6 +16,7 @@ _MAP_CREATE, _ARRAY, _MMAPABLE = 0, 2, 1024
 _ATTR_BYTES = 128  # union bpf_attr, as far as anything here fills it
 _HARDWARE, _CYCLES, _USER_ONLY = 0, 0, 0x20 | 0x40
 _CLOEXEC = 8
+_CPUINFO_BYTES = 16 << 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -80,6 +81,15 @@ def text(path: str) -> str:
     """A small file of /proc or /sys; empty when it is absent or not readable."""
     try:
         return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def cpuinfo() -> str:
+    """The beginning of /proc/cpuinfo, with the first processors' facts: with hundreds the whole takes long to make."""
+    try:
+        with Path("/proc/cpuinfo").open(errors="replace") as file:
+            return file.read(_CPUINFO_BYTES)
     except OSError:
         return ""
 

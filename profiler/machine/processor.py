@@ -56,7 +56,7 @@ def read(root: Path = CPUS, cpuinfo: str | None = None, cpus: Iterable[int] | No
                 caches.setdefault(int(level), {})[_text(index / "shared_cpu_list") or str(cpu)] = size
     last = max(caches, default=0)
     shared = caches[last] if last > 2 else {}
-    flags = _flags(kernel.text("/proc/cpuinfo") if cpuinfo is None else cpuinfo)
+    flags = _flags(kernel.cpuinfo() if cpuinfo is None else cpuinfo)
     return Processors(
         cpus=allowed,
         cores=len(cores),

@@ -20,6 +20,7 @@ LAUNCH_NS.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,6 +122,17 @@ def _operator(
 def optimum(card: ModelCard, peak_flops: float) -> float:
     """Tokens/s per GPU if nothing but arithmetic took time: peak / (2 · parameters)."""
     return peak_flops / (2 * card.parameters)
+
+
+def step_limit(found: Sequence[Operator], gpus: Gpus, work: Workload) -> tuple[Class, float]:
+    """The resource that a step of this batch takes longest, and tokens/s per GPU if all else ran beside its work."""
+    totals: dict[Class, float] = {
+        "compute": sum(one.compute_s for one in found),
+        "memory": sum(one.memory_s for one in found),
+        "network": sum(one.net_s for one in found),
+    }
+    scarce = max(totals, key=lambda one: totals[one])
+    return scarce, work.batch / gpus.count / totals[scarce]
 
 
 def memory_to_compute(card: ModelCard, gpus: Gpus, work: Workload) -> float | None:

@@ -18,10 +18,11 @@ from flowprof.profiler.torch.layout import DTYPES
 from flowprof.profiler.torch.schemas import FLAG, MAX_ARGS, NUMBERS, TENSORS, Schema, operator_name, struct_name
 from numpy.typing import NDArray
 
-REGIONS = {  # functions that run operators, by their probe; torch's own profiler has the first and last names, too
-    "torch.backward": "autograd::engine::execute",
-    "torch.script": "TorchScript",
-    "torch.compiled": "Torch-Compiled Region",
+NO_OPERATORS = {  # name and kind by probe; of the annotations torch's own profiler has the first and last names, too
+    "torch.backward": ("autograd::engine::execute", "annotation"),
+    "torch.script": ("TorchScript", "annotation"),
+    "torch.compiled": ("Torch-Compiled Region", "annotation"),
+    "torch.run": ("c10d::execute", "collective"),
 }
 KINDS = (ring.CALL_RETURN, ring.CALL_LEFT, ring.CALL_ABOUT, ring.CALL_NAME)
 INDUCTOR_NAME = 12  # characters of the hash that a compiled kernel's library is called by
@@ -38,10 +39,11 @@ Look = Callable[[Iterable[int]], Mapping[int, bytes]]
 class Calls:
     """The calls of one process."""
 
-    def __init__(self, look: Look, new_id: Callable[[], int]) -> None:
-        """look: the arguments behind keys, as bytes, as far as they are still known; new_id: the next free args_id."""
+    def __init__(self, look: Look, known: dict[int, int]) -> None:
+        """look: the arguments behind keys, as bytes, as far as they are still known; known: args_id of what is in
+        api_args, by its hash, of all processes."""
         self._look = look
-        self._new_id = new_id
+        self._known = known
         self._args_ids: dict[int, int | None] = {0: None}  # by key
         self._names: dict[int, str] = {}  # by number of the entry site
         self._schemas: dict[int, Schema] = {}
@@ -60,8 +62,8 @@ class Calls:
     def know(self, sites: Iterable[PlannedSite], schemas: Mapping[str, Schema]) -> None:
         """Sites that will be attached, and what their operators take."""
         for site in sites:
-            if site.probe.id in REGIONS:
-                self.know_functions({site.site_id: (REGIONS[site.probe.id], "annotation")})
+            if site.probe.id in NO_OPERATORS:
+                self.know_functions({site.site_id: NO_OPERATORS[site.probe.id]})
             elif site.engine == "inductor" and site.probe.kind == "entry":
                 self._names[site.site_id] = f"inductor::{PurePosixPath(site.module.path).name[:INDUCTOR_NAME]}"
             elif site.probe.kind == "entry":
@@ -112,14 +114,16 @@ class Calls:
             if schema is None:
                 self._args_ids[key] = None
                 continue
-            self._args_ids[key] = number = self._new_id()
-            for name, value in _row(args["args"], len(schema.args)).items():
-                rows[name].append(value)
-            rows["args_id"].append(number)
+            row = _row(args["args"], len(schema.args))
+            new = len(self._known) + 1
+            self._args_ids[key] = number = self._known.setdefault(hash(tuple(row.values())), new)
+            if number == new:
+                for name, value in (row | {"args_id": number}).items():
+                    rows[name].append(value)
         return dict(rows)
 
 
-def _row(args: NDArray[np.void], count: int) -> dict[str, str]:
+def _row(args: NDArray[np.void], count: int) -> dict[str, object]:
     """One row of api_args: JSON lists with an entry for every argument of the schema, as from torch's profiler.
 
     A list of tensors that were all read is of type `TensorList(float)`, and has a list of shapes.

@@ -96,9 +96,9 @@ def model_columns(pid: int, model: ModelFacts) -> Columns:
 def rung(plan: Plan, levels: Sequence[str]) -> tuple[str, str]:
     """On which rung of each ladder the targets stand, and what the rungs above lacked; in words."""
     ladders = [(_ladder_name(x), x) for x in plan.ladders if x.engine == "ggml" or x.engine in CALL_ENGINES]
-    stands = "; ".join(f"{name}: {x.rung or 'not possible'}" for name, x in ladders if x.level in levels)
-    lacks = "; ".join(f"{name}: {missing}" for name, x in ladders for missing in x.missing)
-    return stands, lacks[:2000]
+    stands = [f"{name}: {x.rung or 'not possible'}" for name, x in ladders if x.level in levels]
+    lacks = [f"{name}: {missing}" for name, x in ladders for missing in x.missing]
+    return "; ".join(dict.fromkeys(stands)), "; ".join(dict.fromkeys(lacks))[:2000]
 
 
 def _ladder_name(ladder: LadderPlan) -> str:

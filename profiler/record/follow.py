@@ -68,7 +68,7 @@ class Follower:
         session.processes[pid] = Process(
             target, old.pidfd if old else _pidfd(pid), book, decoder,
             old.requests if old else Requests(pid),
-            old.calls if old else Calls(session.probes.arguments, lambda: next(session.args_ids)),
+            old.calls if old else Calls(session.probes.arguments, session.known_args),
             old.device if old and stayed else DeviceCalls(KernelNames(pid, debug_dirs), HostMemory(pid)),
             old.schedule if old else Schedule(pid, session.probes.thread_names, session.stacks),
             old.counters if old else ThreadCounters(pid),

@@ -6,9 +6,7 @@ and decodes events; live_graphs.py describes graphs; follow.py looks after the t
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,7 +99,7 @@ class Session:
     processes: dict[int, Process] = field(default_factory=dict)  # by pid
     windows: list[Window] = field(default_factory=list)  # by start, gapless; the last one may be open
     batch: Batch = field(default_factory=Batch)
-    args_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    known_args: dict[int, int] = field(default_factory=dict)  # args_id of what is in api_args, by its hash
     cost_ns: dict[str, float] = field(default_factory=dict)  # of a probe hit, by cost class
     progress: Progress = field(default_factory=Progress)
     began: float = 0.0  # time.monotonic()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 KINDS = (ring.RESOURCE, ring.RESOURCE_HOLDER, ring.RESOURCE_VARIABLES)
 HOLDER = "holder"  # beside events that are probed: waits tell it
-SAVES, SHARED = 1 << 48, 1 << 49  # in a site's cookie
+SAVES, SHARED, TAKES_STACK = 1 << 48, 1 << 49, 1 << 50  # in a site's cookie
 _EVENTS = np.array([*EVENTS, "give-up"], object)
 _GAVE_UP = 1 << 31  # in `ith`
 _INSTANCE, _UNIT, _UNITS, _TASK, _HOLDER = range(len(WAYS))
@@ -69,6 +69,7 @@ class ResourceEvents:
                 for name, text, way in tap.variables:
                     self._number(resource, name, text, tap.function, way)
             flags = (SAVES if site.saves else 0) | (SHARED if site.shared else 0)
+            flags |= TAKES_STACK if any(tap.stack for tap in taps) else 0
             cookies[site.site_id] = (first + 1 if taps else 0) << 32 | flags
         return packed, cookies, self.units
 

@@ -92,7 +92,7 @@ def graph_costs(
 @dataclass(frozen=True, slots=True)
 class _Call:
     """An executing node. keys, weights, cached: of its result and its sources, the underlying tensor, and whether that
-    is a weight, or a cache."""
+    is a weight, or a cache. kept: those of its sources that are either: source, key, whether a weight."""
 
     node: int
     op: str
@@ -100,6 +100,7 @@ class _Call:
     keys: tuple[int, ...]
     weights: tuple[bool, ...]
     cached: tuple[bool, ...]
+    kept: tuple[tuple[int, int, bool], ...]
     counted: dict[tuple[object, ...], tuple[Cost, tuple[int, ...]] | None]  # by experts used and shapes
 
     def count(self, shapes: Sequence[Shape], experts_used: float | None) -> tuple[Cost, tuple[int, ...]] | None:
@@ -135,7 +136,9 @@ class Structure:
                 keys = tuple(key[at] for at in tensors)
                 weights = tuple(k in self.weights for k in keys)
                 cached = tuple(k in self._caches for k in keys)
-                self._calls.append(_Call(node, ops[node], tensors, keys, weights, cached, {}))
+                sides = enumerate(zip(keys[1:], weights[1:], cached[1:], strict=True))
+                kept = tuple((source, k, weight) for source, (k, weight, far) in sides if weight or far)
+                self._calls.append(_Call(node, ops[node], tensors, keys, weights, cached, kept, {}))
 
     def costs(
         self, shapes: Sequence[Shape], experts_used: Mapping[int, float]
@@ -161,11 +164,11 @@ class Structure:
             else:
                 flops += cost.flops
             here: dict[int, int] = {}
-            for key, weight, cached, size in zip(call.keys[1:], call.weights[1:], call.cached[1:], reads, strict=True):
+            for source, key, weight in call.kept:
                 if weight:
-                    weight_read[key] = weight_read.get(key, 0) + size
-                elif cached:
-                    here[key] = here.get(key, 0) + size
+                    weight_read[key] = weight_read.get(key, 0) + reads[source]
+                else:
+                    here[key] = here.get(key, 0) + reads[source]
             for key, size in here.items():
                 cache_read[key] = max(cache_read.get(key, 0), size)
         total = GraphCost(

@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class BlockedOperator:
+    """An operator during which threads went to wait with one stack, as far as operators were measured."""
+
+    phase: str  # of the graph
+    op: str
+    block: str  # attention, ffn, moe, output, other
+    ns: int  # of these waits, inside the operator
+
+
+@dataclass(frozen=True, slots=True)
 class BlockedRow:
     """Waits of threads of one process with the same stack and state."""
 
@@ -23,6 +33,7 @@ class BlockedRow:
     place: str  # the innermost function outside of the C library; "": none has a name
     caller: str  # who called it; "": nobody, or unknown
     stack: tuple[str, ...]  # functions, with file:line where known, from the innermost outwards
+    operators: tuple[BlockedOperator, ...] = ()  # that it happened in, most time first
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class CudaCopies:
     direction: str  # HtoD, DtoH, DtoD, HtoH; "" not known
     host_memory: str  # pageable, pinned; "" not known, or none
     calls: int
-    size_bytes: int
+    size_bytes: int | None  # of those whose size is known; None: of none
     host_ns: int  # inside the calls
 
 
@@ -83,8 +83,8 @@ class CudaAllocator:
 
     allocations: int
     frees: int
-    size_bytes: int  # allocated, all calls
-    repeated: int  # allocations of a size that was allocated before
+    size_bytes: int | None  # allocated, all calls; None: the sizes are not known
+    repeated: int | None  # allocations of a size that was allocated before; likewise
     host_ns: int
 
 
@@ -135,9 +135,11 @@ class CudaHost:
     notes: tuple[str, ...]
 
 
-def stream_name(handle: int | None) -> str:
+def stream_name(handle: int | None, imported: bool = False) -> str:
     """A stream as people know it: the default ones by name, handles as addresses, an import's numbers as they are."""
     if handle is None:
         return "unknown"
+    if imported:
+        return str(handle)
     special = {0: "default", 1: "legacy default", 2: "per-thread default"}
     return special.get(handle, str(handle) if 0 <= handle < 4096 else f"{handle & (1 << 64) - 1:#x}")

@@ -29,7 +29,8 @@ WITH named AS (
     SELECT c.pid, c.tid, c.kind, n.api_id, c.start_ns, c.end_ns, coalesce(d.what, n.what) AS what,
         coalesce(d.stream, g.stream) AS stream, coalesce(d.bytes, g.bytes) AS bytes,
         coalesce(d.direction, g.direction) AS direction, coalesce(d.host_memory, g.host_memory) AS host_memory,
-        coalesce(d.name, g.name) AS kernel_name, d.address, d.graph, d.result
+        coalesce(d.name, g.name) AS kernel_name, (hash(d.grid, d.block) % 2147483648)::INTEGER AS grid_id, d.address, d.graph,
+        d.result
     FROM api_call c JOIN named n USING (name)
     LEFT JOIN device_call d USING (call_id)
     LEFT JOIN caused g USING (call_id)
@@ -42,7 +43,7 @@ SELECT c.pid, coalesce(c.tid, -1) AS tid, c.start_ns, c.end_ns,
     (list_position($codes, c.what) - 1)::TINYINT AS what, c.api_id::INTEGER AS api_id, c.stream, c.bytes,
     (coalesce(list_position(['HtoD', 'DtoH', 'DtoD', 'HtoH'], c.direction), 0))::TINYINT AS direction,
     (coalesce(list_position(['pageable', 'pinned'], c.host_memory), 0))::TINYINT AS host_memory,
-    c.address, c.graph, coalesce(k.kernel_id, -1)::INTEGER AS kernel_id, coalesce(c.result, -1) AS result,            -- -1: not known
+    c.address, c.graph, coalesce(k.kernel_id, -1)::INTEGER AS kernel_id, c.grid_id, coalesce(c.result, -1) AS result,            -- -1: not known
     r.stream AS recorded_stream,               -- of calls about an event: where it was recorded last
     r.start_ns AS recorded_ns                  -- and when that call began
 FROM call c

@@ -224,7 +224,8 @@ CREATE TABLE event_note (      -- things that happened to the target or the reco
 CREATE TABLE api_call (        -- a call on the host: an operator, a CUDA or HIP API function, an annotation
     call_id BIGINT,
     pid INTEGER, tid BIGINT,
-    kind VARCHAR,              -- operator, runtime, driver, nccl, annotation, python, other
+    kind VARCHAR,              -- operator, runtime, driver, nccl, annotation, python, other; collective: one that
+                               -- a thread of its backend runs, whoever asked for it
     name VARCHAR,
     start_ns BIGINT,
     end_ns BIGINT,             -- NULL: it did not return, an exception left it

@@ -15,12 +15,12 @@ WITH RECURSIVE ended AS (
         SELECT a.parent_id, e.ns FROM ended e JOIN around a ON a.call_id = e.parent_id WHERE a.parent_id IS NOT NULL
     ) GROUP BY call_id
 )
-SELECT c.name, c.args_id, any_value(a.dims), any_value(a.types), any_value(a.scalars),
+SELECT c.name, c.args_id, any_value(a.dims), any_value(a.types), any_value(a.scalars), any_value(a.strides),
        count(*), count(*) FILTER (c.end_ns IS NULL), coalesce(sum(c.end_ns - c.start_ns), 0)::BIGINT,
        coalesce(sum(greatest(c.end_ns - c.start_ns - coalesce(w.ns, 0), 0)), 0)::BIGINT,
        coalesce(quantile_cont(c.end_ns - c.start_ns, 0.5), 0), coalesce(quantile_cont(c.end_ns - c.start_ns, 0.99), 0)
 FROM api_call c LEFT JOIN within w USING (call_id) LEFT JOIN api_args a USING (args_id)
 WHERE c.kind = 'operator'
 GROUP BY c.name, c.args_id
-ORDER BY 9 DESC, 1, 2
+ORDER BY 10 DESC, 1, 2
 LIMIT 5000

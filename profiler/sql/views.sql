@@ -163,13 +163,15 @@ WITH other AS (
     SELECT DISTINCT g.exec_id, g.pid, g.start_ns, g.end_ns
     FROM page_fault f ASOF JOIN graph_exec g ON f.pid = g.pid AND f.at_ns >= g.start_ns
     WHERE f.at_ns <= g.end_ns
+), told AS (  -- few wait for a device, and only those are looked up
+    FROM thread_state WHERE state IS DISTINCT FROM 'disk'
+    UNION ALL
+    SELECT s.* REPLACE (CASE WHEN s.start_ns < f.end_ns THEN 'fault' ELSE s.state END AS state)
+    FROM (FROM thread_state WHERE state = 'disk') s
+    ASOF LEFT JOIN faulty f ON s.pid = f.pid AND s.start_ns >= f.start_ns
 )
-SELECT s.* REPLACE (
-    CASE WHEN s.state = 'disk' AND s.start_ns < f.end_ns THEN 'fault' ELSE s.state END AS state,
-    coalesce(o.pid, s.by_tid) AS by_tid,
-    coalesce(o.comm, s.by_comm) AS by_comm
-)
-FROM thread_state s ASOF LEFT JOIN faulty f ON s.pid = f.pid AND s.start_ns >= f.start_ns
+SELECT s.* REPLACE (coalesce(o.pid, s.by_tid) AS by_tid, coalesce(o.comm, s.by_comm) AS by_comm)
+FROM told s
 LEFT JOIN other o ON o.tid = s.by_tid;
 
 CREATE OR REPLACE VIEW equal_stack AS     -- stacks with equal frames: all of them with the first one's number

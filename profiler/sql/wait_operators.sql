@@ -1,12 +1,13 @@
--- Where the threads' time went, from graph executions at thread level (ns): rows per graph, node and place in the pool
--- (tid -1), and rows per graph and thread (node -2), each in two rows or more that add up. A thread makes no progress while
--- it is off the processor, so a stretch off the processor lies within one operator, and there in one of two parts: before
--- its work was done, or at the barrier. Some operators have barriers inside: who sleeps there is known by its stack.
--- Operators without a barrier behind them are all work.
--- Of the executions $first to $last, which ran from $from_ns to $to_ns: the join takes memory.
+-- Where the threads' time went, from graph executions at thread level (ns): by graph, node and thread with its place in the
+-- pool, in two rows or more that add up. A thread makes no progress while it is off the processor, so a stretch off the
+-- processor lies within one operator, and there in one of two parts: before its work was done, or at the barrier. Some
+-- operators have barriers inside: who sleeps there is known by its stack. Operators without a barrier behind them are all
+-- work.
+-- Of the executions $first to $last, which ran from $from_ns to $to_ns: the join takes memory. Operators are quicker read
+-- again from the file than kept in between.
 WITH within AS MATERIALIZED (
     FROM measured_graph WHERE level = 'thread' AND exec_id BETWEEN $first AND $last
-), ran AS MATERIALIZED (
+), ran AS NOT MATERIALIZED (
     SELECT o.exec_id, o.node_index, o.tid, o.ith, o.start_ns, coalesce(o.compute_end_ns, o.end_ns) AS compute_end_ns, o.end_ns,
            o.compute_end_ns IS NOT NULL AS has_barrier
     FROM op_exec o JOIN within USING (exec_id)
@@ -16,7 +17,7 @@ WITH within AS MATERIALIZED (
            CASE WHEN r.tid = w.driver_tid THEN greatest(min(r.start_ns), w.start_ns) ELSE w.start_ns END AS compute_end_ns,
            greatest(min(r.start_ns), w.start_ns) AS end_ns, false AS has_barrier, w.dur_ns AS wall_ns
     FROM ran r JOIN within w USING (exec_id) GROUP BY r.exec_id, r.tid, r.ith, w.start_ns, w.driver_tid, w.dur_ns
-), visit AS (
+), visit AS NOT MATERIALIZED (
     FROM ran UNION ALL BY NAME FROM begun
 ), opening AS (  -- a graph's first visits: a stretch that began before, within the graph before or after it, reaches these
     SELECT * EXCLUDE (wall_ns) FROM begun
@@ -50,7 +51,7 @@ WITH within AS MATERIALIZED (
            sum(v.compute_end_ns - v.start_ns) FILTER (v.has_barrier) AS barrier_compute_ns,
            sum(v.end_ns - v.compute_end_ns) FILTER (v.has_barrier) AS barrier_wait_ns
     FROM visit v JOIN within w USING (exec_id)
-    GROUP BY GROUPING SETS ((w.graph_id, w.driver_tid, v.ith, v.node_index), (w.graph_id, w.driver_tid, v.ith, v.tid))
+    GROUP BY w.graph_id, w.driver_tid, v.ith, v.node_index, v.tid
 ), off AS (
     SELECT w.graph_id, w.driver_tid, a.ith, a.node_index, a.tid,
            sum(a.ns) FILTER (NOT a.behind) AS off_at_work_ns,
@@ -61,8 +62,8 @@ WITH within AS MATERIALIZED (
            sum(a.ns) FILTER (a.state = 'fault') AS fault_ns,
            sum(a.ns) FILTER (a.state = 'stopped') AS stopped_ns  -- part of blocked_ns
     FROM away a JOIN within w USING (exec_id)
-    GROUP BY GROUPING SETS ((w.graph_id, w.driver_tid, a.ith, a.node_index), (w.graph_id, w.driver_tid, a.ith, a.tid))
+    GROUP BY w.graph_id, w.driver_tid, a.ith, a.node_index, a.tid
 )
-SELECT graph_id, driver_tid, ith, coalesce(node_index, -2) AS node_index, coalesce(tid, -1) AS tid,
+SELECT graph_id, driver_tid, ith, node_index, tid,
        COLUMNS(* EXCLUDE (graph_id, driver_tid, ith, node_index, tid))::BIGINT
 FROM (FROM seen UNION ALL BY NAME FROM off);

@@ -43,12 +43,16 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """shape () of what is no tensor, or a list of tensors; shapes: of a list's tensors, which have one type."""
+    """shape () of what is no tensor, or a list of tensors; shapes: of a list's tensors, which have one type.
+
+    transposed: its rows are far apart in memory and its columns lie together, where the strides are known.
+    """
 
     shape: Shape
     type: str
     scalar: str = ""
     shapes: tuple[Shape, ...] = ()
+    transposed: bool = False
 
     @property
     def elements(self) -> int:
@@ -73,27 +77,34 @@ class Arg:
         return _PATHS.get(self.type.casefold(), "")
 
 
-def arguments(dims: str | None, types: str | None, scalars: str | None) -> tuple[Arg, ...]:
+def arguments(dims: str | None, types: str | None, scalars: str | None, strides: str | None = None) -> tuple[Arg, ...]:
     """A row of api_args; empty when its JSON is none or not what it should be."""
-    shapes, kinds, values = _list(dims), _list(types), _list(scalars)
+    shapes, kinds, values, steps = _list(dims), _list(types), _list(scalars), _list(strides)
     found = []
     for place, shape in enumerate(shapes):
         kind = kinds[place] if place < len(kinds) and isinstance(kinds[place], str) else ""
         value = values[place] if place < len(values) and isinstance(values[place], str) else ""
         several = _LIST_OF.fullmatch(kind)
         if several is None:
-            found.append(Arg(_shape(shape), kind, value))
+            step = steps[place] if place < len(steps) else None
+            found.append(Arg(_shape(shape), kind, value, transposed=_transposed(_shape(shape), step)))
         else:
             inside = shape if isinstance(shape, list) and len(shape) <= MAX_LIST else []
             found.append(Arg((), several[1] or "", value, tuple(_shape(one) for one in inside)))
     return tuple(found)
 
 
+def _transposed(shape: Shape, strides: Any) -> bool:
+    if not isinstance(strides, list) or len(strides) != len(shape) or len(shape) < 2 or min(shape[-2:]) < 2:
+        return False
+    return bool(strides[-2] == 1 != strides[-1])
+
+
 def shown(name: str, args: Sequence[Arg]) -> str:
-    """Shapes and type in a word: "8944x1024 · 1024x2816 bf16"."""
-    tensors = [(shape, arg.type) for arg in args for shape in (arg.shapes or (arg.shape,)) if shape][:3]
-    shapes = " · ".join("x".join(map(str, shape)) for shape, _ in tensors)
-    kind = next((kind for _, kind in tensors), "")
+    """Shapes and type in a word: "8944x1024 · 1024x2816.T bf16"; .T: transposed in memory."""
+    tensors = [(shape, arg) for arg in args for shape in (arg.shapes or (arg.shape,)) if shape][:3]
+    shapes = " · ".join("x".join(map(str, shape)) + ".T" * arg.transposed for shape, arg in tensors)
+    kind = next((arg.type for _, arg in tensors), "")
     return f"{shapes} {_PATHS.get(kind.casefold(), kind)}".strip()
 
 

@@ -128,10 +128,13 @@ def struct_name(symbol: str) -> str | None:
 
 
 def operator_name(symbol: str, schemas: Mapping[str, Schema]) -> str:
-    """The operator as torch's own profiler calls it: aten::addmm; c10d::allreduce for a process group's method."""
+    """The operator as torch's own profiler calls it: aten::addmm; c10d::allreduce for a process group's method.
+
+    c10d::wait for a wait of any sort of its work.
+    """
     name = struct_name(symbol)
     if name is None:
-        method = re.match(r"_ZN4c10d\d+ProcessGroup[A-Z][A-Za-z]*?(\d+)", symbol)
+        method = re.match(r"_ZN4c10d(?:4Work|\d+ProcessGroup[A-Z][A-Za-z]*?(?:\d+(?:Send|Recv)Work)?)(\d+)", symbol)
         return f"c10d::{symbol[method.end() :][: int(method[1])]}" if method else symbol
     schema = schemas.get(name)
     return f"aten::{schema.name if schema else name}"

@@ -27,6 +27,7 @@ import bench_overhead
 import bench_overlap
 import bench_report
 import bench_resource_events
+import bench_resource_examples
 import bench_resources
 import bench_ring
 import bench_scan
@@ -48,6 +49,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "overlap": bench_overlap.measured,
     "resources": bench_resources.measured,
     "events": bench_resource_events.measured,
+    "examples": bench_resource_examples.measured,
     "waits": bench_waits.measured,
     "torch": bench_torch.measured,
     "diff": bench_diff.measured,

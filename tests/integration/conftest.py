@@ -1,15 +1,19 @@
-"""Fixtures of tests that plant waits in a live server; see undisturbed.py."""
+"""Fixtures of tests on live processes: servers to plant waits in (undisturbed.py), the command under way, toys."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chromium import Chromium
 from flowprof.examples import llama_server, load, synthetic_model
 from flowprof.examples.llama_server import RunningServer
+from toy_engine import build
+from under_way import Flowprof
 from undisturbed import CPUS, first_in_line
 
 
@@ -63,3 +67,25 @@ def _servers() -> Iterator[Callable[..., RunningServer]]:
 def browser() -> Iterator[Chromium]:
     with Chromium() as running:
         yield running
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Flowprof]]:
+    """`start("attach", pid, …)`: a Flowprof; what still runs after the test is killed."""
+    running: list[Flowprof] = []
+
+    def begin(*arguments: object, **options: Any) -> Flowprof:
+        running.append(Flowprof(*arguments, cwd=options.pop("cwd", tmp_path), **options))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        with contextlib.suppress(ProcessLookupError):
+            one.process.kill()
+        one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def toy_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """The toy's program and two libraries."""
+    return build(tmp_path_factory.mktemp("toy"), 2)

@@ -9,10 +9,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch_engine
 from flowprof.profiler.machine import calibrate, ceilings, ceilings_file, processor
 from flowprof.profiler.machine.ceilings import Ceilings
 
 HAS_INT8 = calibrate.libraries() and bool(processor.instructions(processor.read().flags, os.uname().machine, "int8"))
+HAS_BF16 = os.uname().machine == "x86_64" and bool(processor.instructions(processor.read().flags, "x86_64", "bf16"))
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,19 @@ def test_int8_is_measured_by_its_own_instructions(measured: Ceilings) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="no flowprof[calibrate]")
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_the_paths_of_other_machines_run(dtype: str) -> None:
-    """On x86-64 they convert to f32 and are never asked for: this checks only that they compute."""
+    """On x86-64 onnxruntime converts to f32 and is never asked for them: this checks only that they compute."""
     found = calibrate.measure([1], budget_s=10, dtypes=[dtype]).get("gemm", 1, dtype)
     assert found is not None and found.value > 0
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="no bf16 instructions")
+def test_bf16_is_multiplied_by_its_own_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = next((torch_engine.python().parents[1] / "lib").glob("python3*/site-packages"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(installed)]))
+    found = calibrate.measure([1], budget_s=60, dtypes=["f32", "bf16"])
+    half, single = found.get("gemm", 1, "bf16"), found.get("gemm", 1, "f32")
+    assert half is not None and "PyTorch" in half.source, found.missing
+    assert single is not None and half.value > single.value  # converted it would be slower
 
 
 def test_out_of_time_is_stated() -> None:

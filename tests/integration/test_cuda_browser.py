@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import FRAMES, READY, Chromium, Page
+from chromium import FRAMES, Chromium, Page
 from device_calls import Program
-from flowprof.profiler.report import build_report, timeline
-from flowprof.profiler.store import Recording
-from flowprof.viewers import html
+from html_pages import page_of, ready
 from traces import SHARED, imported, kineto, step
 from undisturbed import DISTURBED
 
@@ -32,14 +30,6 @@ LABELS = "[...new Set(flowprof.timeline.lanes.map((lane) => lane.label))]"
 LEGEND = "document.querySelector('#timeline .legend').innerText"
 
 
-def written(folder: Path, name: str, recording: Recording) -> Path:
-    with recording:
-        page = html.render(build_report(recording), timeline(recording))
-    path = folder / f"{name}.html"
-    path.write_text(page, encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def called(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of calls: 200 rounds of two kernels, a copy, a wait and an allocation."""
@@ -53,19 +43,18 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program.sync(at + 180, 60, B)
         program.call("cudaMalloc", at + 250, 20, None, bytes=4096, address=0x700)
     folder = tmp_path_factory.mktemp("called")
-    return written(folder, "called", program.write(folder / "called.duckdb"))
+    return page_of(program.write(folder / "called.duckdb"), folder / "called.html")
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("traced")
-    return written(folder, "traced", imported(kineto(folder / "a.json", step())))
+    return page_of(imported(kineto(folder / "a.json", step())), folder / "traced.html")
 
 
-def ready(browser: Chromium, path: Path, **how: Any) -> Page:
-    page = browser.open(path, **how)
-    page.wait(READY, 60)
-    assert page.evaluate("flowprof.error || ''") == ""
+def timeline_in(browser: Chromium, path: Path, **how: Any) -> Page:
+    """The page, scrolled to its timeline."""
+    page = ready(browser, path, **how)
     page.evaluate("document.querySelector('#time').scrollIntoView({behavior: 'instant'})")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
     return page
@@ -74,7 +63,7 @@ def ready(browser: Chromium, path: Path, **how: Any) -> Page:
 @pytest.mark.parametrize("width", [360, 900, 1600])
 @pytest.mark.parametrize("dark", [False, True])
 def test_calls_fit_every_width(browser: Chromium, called: Path, width: int, dark: bool) -> None:
-    page = ready(browser, called, width=width, dark=dark)
+    page = timeline_in(browser, called, width=width, dark=dark)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "scrolls sideways"
     assert page.evaluate(LABELS) == ["calls · thread 1"]
     legend = page.evaluate(LEGEND)
@@ -88,7 +77,7 @@ def test_calls_fit_every_width(browser: Chromium, called: Path, width: int, dark
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_kernel_is_found_and_told(browser: Chromium, called: Path, width: int) -> None:
     """The one lane is lower than what is said of a call: nothing of that may be cut off."""
-    page = ready(browser, called, width=width)
+    page = timeline_in(browser, called, width=width)
     assert page.evaluate("flowprof.timeline.find('rms_norm')") == 200
     page.evaluate("flowprof.timeline.jump(1)")
     told = page.evaluate(f"{TIP}.innerText")
@@ -102,7 +91,7 @@ def test_a_kernel_is_found_and_told(browser: Chromium, called: Path, width: int)
 
 @DISTURBED
 def test_pointing_and_zooming(browser: Chromium, called: Path) -> None:
-    page = ready(browser, called)
+    page = timeline_in(browser, called)
     x, y = page.evaluate(
         "(() => { const t = flowprof.timeline, l = t.lanes[0], b = t.canvas.getBoundingClientRect();"
         " t.view(l.start[1] - 50e3, l.start[1] + 150e3); return [b.x + b.width / 2, b.y + l.y + l.high / 2]; })()"
@@ -116,13 +105,13 @@ def test_pointing_and_zooming(browser: Chromium, called: Path) -> None:
 
 
 def test_what_overlaps_without_gpu_times_is_on_the_page(browser: Chromium, called: Path) -> None:
-    page = ready(browser, called, width=900)
+    page = timeline_in(browser, called, width=900)
     shown = page.evaluate("document.querySelector('#overlap').innerText")
     assert "GPU execution not observed" in shown and "not known" in shown and "cudaStreamSynchronize" in shown
 
 
 def test_a_kernel_leads_to_its_launch(browser: Chromium, traced: Path) -> None:
-    page = ready(browser, traced)
+    page = timeline_in(browser, traced)
     labels = page.evaluate(LABELS)
     assert any(label.startswith("GPU 0 · stream") for label in labels) and labels[0].startswith("calls ·")
     assert page.evaluate("flowprof.timeline.find('kernel sgemm')") == 2
@@ -136,7 +125,9 @@ def test_a_kernel_leads_to_its_launch(browser: Chromium, traced: Path) -> None:
 @pytest.mark.parametrize("name", TRACES)
 @pytest.mark.parametrize("width", [400, 1200])
 def test_others_traces_are_readable(browser: Chromium, tmp_path: Path, name: str, width: int) -> None:
-    page = ready(browser, written(tmp_path, "a", imported(SHARED / name, tmp_path / "a.duckdb")), width=width)
+    page = timeline_in(
+        browser, page_of(imported(SHARED / name, tmp_path / "a.duckdb"), tmp_path / "a.html"), width=width
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     labels = page.evaluate(LABELS)
     assert any(re.match(r"GPU \d+ · stream \d+$", label) for label in labels)

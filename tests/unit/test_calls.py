@@ -46,8 +46,7 @@ class Map:
 
 
 def made(held: Map) -> Calls:
-    numbers = iter(range(100, 10_000_000))
-    found = Calls(held.look, lambda: next(numbers))
+    found = Calls(held.look, {})
     found.know([site(number, symbol) for number, symbol in SYMBOLS.items()], {"mm": MM, "conv2d": CONV})
     found.know([site(2, SYMBOLS[1], EXIT)], {})
     return found
@@ -82,7 +81,7 @@ def test_calls_become_rows(tmp_path: Path) -> None:
     ])  # fmt: skip
     held = Map(k7=args(1, arg(TENSOR, 0, 2, 6, 0, (3, 5), (5, 1)), arg(TENSOR, 1, 2, 6, 0, (5, 7), (7, 1))))
     found = made(held)
-    assert found.expected and not Calls(held.look, int).expected
+    assert found.expected and not Calls(held.look, {}).expected
     rows, new = found.decode(events)
     path = str(tmp_path / "a.duckdb")
     batch = Batch()
@@ -96,11 +95,11 @@ def test_calls_become_rows(tmp_path: Path) -> None:
         told = recording.rows("SELECT args_id, dims, types, scalars, strides FROM api_args")
     assert kept == [
         (first, PID, TID, "operator", "aten::unknown", 100, 200, None, 0, None),
-        (first + 1, PID, TID, "operator", "aten::mm", 110, 150, first, 1, 100),
+        (first + 1, PID, TID, "operator", "aten::mm", 110, 150, first, 1, 1),
         (first + 2, PID, TID, "operator", "aten::mm", 160, None, first, 1, None),
-        (9 << 32, PID, 9, "operator", "?", 100, 120, None, 0, 100),
+        (9 << 32, PID, 9, "operator", "?", 100, 120, None, 0, 1),
     ]
-    assert told == [(100, "[[3, 5], [5, 7]]", '["float", "float"]', '["", ""]', "[[5, 1], [7, 1]]")]
+    assert told == [(1, "[[3, 5], [5, 7]]", '["float", "float"]', '["", ""]', "[[5, 1], [7, 1]]")]
     assert found.count == 4
 
 
@@ -116,7 +115,7 @@ def test_arguments_are_looked_up_once() -> None:
     for _ in range(3):
         rows, new = found.decode(np.concatenate([event(R, 1, 0, 1, d=key) for key in (7, 7, 9, 10, 0)]))
         assert np.ma.getmaskarray(rows["args_id"]).tolist() == [False, False, True, True, True]
-        assert rows["args_id"].tolist()[:2] == [100, 100]
+        assert rows["args_id"].tolist()[:2] == [1, 1]
     assert sorted(held.asked) == [7, 9, 10], "a key without a schema is not asked for again, and 0 is none"
     assert new["args_id"] == []
 
@@ -129,7 +128,7 @@ def test_a_key_that_is_gone_may_come_back() -> None:
     assert rows["args_id"].tolist() == [None] and new["args_id"] == []
     held.held[7] = args(1, arg(TENSOR, 0, 1, 6, 0, (3,), (1,)))
     rows, new = found.decode(event(R, 2, 2, 3, d=7))
-    assert rows["args_id"].tolist() == [100] == new["args_id"]
+    assert rows["args_id"].tolist() == [1] == new["args_id"]
 
 
 def test_there_are_not_endlessly_many_keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +196,21 @@ def test_hostile_events() -> None:
     for raw in list(held.held):
         held.held[raw] = struct.pack("<Q", 3) + held.held[raw][8:]
     rows, new = made(held).decode(events)
-    assert len(rows["call_id"]) == 500 and len(new["args_id"]) == 250
+    contents = set(zip(*(new[name] for name in ("dims", "types", "scalars", "strides")), strict=True))
+    assert len(rows["call_id"]) == 500 and rows["args_id"].count() == 250 and len(contents) == len(new["args_id"]) > 10
     for text in new["dims"]:
         assert len(json.loads(text)) == len(CONV.args)
+
+
+def test_processes_share_what_they_were_called_with() -> None:
+    """The same arguments at other sites, or in another process, have one row; other arguments have one of their own."""
+    shared: dict[int, int] = {}
+    small, large = (arg(TENSOR, 0, 2, 6, 0, (size, size), (size, 1)) for size in (3, 9))
+    seen = []
+    for number in (1, 2):
+        held = Map(k7=args(number, small), k8=args(number, large), k9=args(number, small))
+        found = Calls(held.look, shared)
+        found.know([site(number, SYMBOLS[1])], {"mm": MM})
+        rows, new = found.decode(np.concatenate([event(R, 1, 0, 9, site=number, d=key) for key in (7, 8, 9)]))
+        seen.append((rows["args_id"].tolist(), new["args_id"]))
+    assert seen == [([1, 2, 1], [1, 2]), ([1, 2, 1], [])]

@@ -298,7 +298,9 @@ def test_thread_counts(cpus: int, cores: int, counts: tuple[int, ...]) -> None:
     ("arch", "flags", "installed", "can", "why"),
     [
         ("x86_64", "avx2 f16c", True, ("f32", "int8"), {"gemm f16": "no instructions", "gemm bf16": "no instructions"}),
-        ("x86_64", "avx2 avx512_bf16 amx_bf16", True, ("f32", "int8"), {"gemm bf16": "amx_bf16"}),
+        ("x86_64", "avx2 avx512_bf16 amx_bf16", True, ("f32", "int8"), {"gemm bf16": "pip install torch"}),
+        ("x86_64", "avx2 avx512_bf16", "torch", ("f32", "bf16", "int8"), {"gemm f16": "no instructions"}),
+        ("x86_64", "avx2 avx512_fp16", "torch", ("f32", "int8"), {"gemm f16": "avx512_fp16"}),
         ("x86_64", "avx2", False, ("f32",), {"gemm int8": "flowprof[calibrate]"}),
         ("x86_64", "sse2", True, ("f32",), {"gemm int8": "no instructions"}),
         ("aarch64", "asimd asimdhp asimddp bf16 i8mm", True, ("f32", "bf16", "f16", "int8"), {}),
@@ -306,8 +308,10 @@ def test_thread_counts(cpus: int, cores: int, counts: tuple[int, ...]) -> None:
         ("riscv64", "", True, ("f32",), {"gemm int8": "no instructions"}),
     ],
 )
-def test_which_gemms(arch: str, flags: str, installed: bool, can: tuple[str, ...], why: dict[str, str]) -> None:
-    found, missing = calibrate.gemms(replace(MILAN, flags=frozenset(flags.split())), arch, installed)
+def test_which_gemms(arch: str, flags: str, installed: object, can: tuple[str, ...], why: dict[str, str]) -> None:
+    """installed: "torch" too, or only what flowprof[calibrate] brings, or not even that."""
+    machine = replace(MILAN, flags=frozenset(flags.split()))
+    found, missing = calibrate.gemms(machine, arch, bool(installed), installed == "torch")
     assert found == can
     assert {"f32", "bf16", "f16", "int8"} == {*can, *(what.removeprefix("gemm ") for what, _ in missing)}
     for what, word in why.items():
@@ -349,6 +353,10 @@ def test_what_is_still_open(monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed = replace(HERE, items=(replace(DRAM, source=f"x{DISTURBED}y"), GEMM))
     assert calibrate.open_counts(disturbed, (2,)) == (2,)
     assert calibrate.open_counts(replace(HERE, missing=(("gemm int8", calibrate._LIBRARY_HINT),)), (2,)) == (2,)
+    without_torch = replace(HERE, missing=(("gemm bf16", calibrate._TORCH_HINT),))
+    for there in (False, True):
+        monkeypatch.setattr(calibrate, "pytorch", lambda there=there: there)
+        assert calibrate.open_counts(without_torch, (2,)) == ((2,) if there else ())
 
 
 def test_reading_processors(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from flowprof.profiler.analyzers.cuda_streams import Completions, Queue
 from flowprof.profiler.report import build_report
 from flowprof.profiler.report import timeline as draw
 from flowprof.profiler.sections.cuda_host import CudaHost
-from flowprof.viewers import html, terminal
+from flowprof.viewers import cuda, html, terminal
 from flowprof.viewers import json as json_viewer
 from traces import imported, kineto, slice_, step, work
 
@@ -330,6 +330,23 @@ def test_pageable_copies_and_the_allocator(tmp_path: Path) -> None:
     assert ids(tmp_path, program) == ["cuda_host.allocator", "cuda_host.pageable"]
 
 
+def test_sizes_that_are_not_known_are_not_zero(tmp_path: Path) -> None:
+    """As of an imported trace, whose calls have none."""
+    program = Program()
+    for number in range(30):
+        program.call("cudaMalloc", 100.0 * number, 10, None)
+        program.call("cudaMemcpyAsync", 100.0 * number + 12, 50, A, direction="HtoD", host_memory="pageable")
+    found = host(tmp_path, program)
+    assert [one.size_bytes for one in found.copies] == [None]
+    assert (found.allocator.allocations, found.allocator.size_bytes, found.allocator.repeated) == (30, None, None)
+    rows = {sheet.id: sheet.rows[0] for sheet in cuda.sheets(found)}
+    assert rows["copies"][3] == rows["allocator"][2] == rows["allocator"][3] == "–"
+    with program.write(tmp_path / "b.duckdb") as recording:
+        told = {one.id: one.evidence[0] for one in build_report(recording).findings}
+    assert told["cuda_host.pageable"] == "30 copies HtoD: size not known, 1.5 ms of host time"
+    assert told["cuda_host.allocator"] == "allocated: size not known"
+
+
 def test_nothing_is_known_across_a_gap(tmp_path: Path) -> None:
     """Probes on from 0 to 100 and from 200 to 300 µs: the wait in the second window is for what was queued in it."""
     program = Program()
@@ -396,13 +413,15 @@ def test_an_import_shows_its_calls_and_leaves_the_gpu_to_its_timeline(tmp_path: 
     waits = [slice_("cuda_runtime", "cudaDeviceSynchronize", 1056, 3000),
              slice_("cuda_runtime", "cudaMalloc", 900, 3), slice_("cuda_runtime", "cudaFree", 4100, 3),
              slice_("cuda_driver", "cuLaunchKernel", 4110, 4, correlation=300),
-             work("kernel", "triton", 4120, 5, 300, stream=9)]  # fmt: skip
+             work("kernel", "triton", 4120, 5, 300, stream=2)]  # fmt: skip
     with imported(kineto(tmp_path / "a.json", step() + waits)) as recording:
         report = build_report(recording)
         found = report.get(CudaHost)
     assert found is not None and found.gpu_observed and found.notes == ()
     assert {one.stream: (one.launches, one.copies, one.copied_bytes) for one in found.streams} == {
-        7: (2, 1, 4096), 9: (1, 0, 0)}  # fmt: skip
+        7: (2, 1, 4096), 2: (1, 0, 0)}  # fmt: skip
+    numbers = {row[0] for sheet in cuda.sheets(found) if sheet.id == "streams" for row in sheet.rows}
+    assert numbers == {"7", "2"}, "of a profiler's numbers 2 is no thread's default stream, as of CUDA's handles"
     assert [(one.function, one.total_ns) for one in found.waits] == [("cudaDeviceSynchronize", 3_000_000)]
     assert {one.name: one.launches for one in found.kernels} == {"sgemm<float>": 2, "triton": 1}
     assert (found.allocator.allocations, found.allocator.frees) == (1, 1)

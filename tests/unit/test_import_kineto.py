@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flowprof.profiler.errors import RecordingError
 from flowprof.profiler.importers.writing import COLLECTIVE, copied
 from flowprof.profiler.store import Recording
 from traces import Event, imported, kineto, slice_, step, text, work
@@ -247,6 +248,14 @@ def test_what_is_malformed_is_counted(tmp_path: Path) -> None:
     events = [*step(), slice_("cpu_op", "negative", 5, -1), slice_("kernel", "far", 1e300, 1), {"ph": "X", "args": []}]
     with imported(kineto(tmp_path / "a.json", events)) as recording:
         assert recording.rows("SELECT place, events FROM loss") == [("malformed_event", 3)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_times_that_are_no_numbers(tmp_path: Path) -> None:
+    """All of them: nothing is left, and nothing is printed on the way."""
+    path = text(tmp_path / "a.json", '{"traceEvents": [{"ph": "X", "cat": "kernel", "name": "k", "ts": NaN}]}')
+    with pytest.raises(RecordingError, match="neither calls nor GPU work"):
+        imported(path)
 
 
 def test_what_synchronisations_wait_for(tmp_path: Path) -> None:

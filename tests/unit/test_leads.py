@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from flowprof.profiler.report import build_report
+from flowprof.profiler.sections.blocked import BlockedTable
 from flowprof.profiler.sections.requests import RequestOperator, RequestRow
 from flowprof.profiler.sections.threads import ThreadRow
 from flowprof.profiler.sections.verdicts import OperatorThread, Verdict, VerdictTable
 from flowprof.profiler.sections.waits import WaitCause, WaitRoot, WaitTable
 from flowprof.profiler.store import Recording
-from flowprof.viewers.leads import MOST, Leads, of_request
-from planted import plant
-from synthetic import CEILINGS, Synthetic, write
+from flowprof.viewers.leads import MOST, Leads, of_operators
+from planted import STACKS, plant, plant_stacks
+from synthetic import CEILINGS, Synthetic, grow_context, write
 
 PID, DRIVER = 7, 70
 
@@ -88,9 +89,41 @@ def test_a_request_leads_to_the_phase_that_took_most() -> None:
         RequestOperator("decode", "MUL_MAT", "ffn", 30.0, 0.5, 9, 9),
         RequestOperator("decode", "ROPE", "attention", 10.0, 0.2, 9, 9),
     )
-    phase, nodes = of_request(RequestRow(1, 0, 0, 1, 1, 1, operators=operators))
+    phase, nodes = of_operators(RequestRow(1, 0, 0, 1, 1, 1, operators=operators))
     assert phase == "decode" and [one["op"] for one in json.loads(nodes)] == ["MUL_MAT", "ROPE"]
-    assert of_request(RequestRow(1, 0, 0, 1, 1, 1)) == ("", "")
+    assert of_operators(RequestRow(1, 0, 0, 1, 1, 1)) == ("", "")
+
+
+def test_growth_leads_to_what_reads_the_cache_in_decode(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic(ceilings=CEILINGS, requests=2, cycle=("op",)))
+    grow_context(path, graphs=4)
+    with Recording.open(path) as recording:
+        report = build_report(recording)
+    assert set(names(Leads(report.get(VerdictTable)).growth())) == {"kq", "kq_soft_max", "kqv"}
+    assert Leads(None).growth() == ""
+
+
+def test_stacks_lead_to_the_operators_in_which_their_waits_began(tmp_path: Path) -> None:
+    path = tmp_path / "a.duckdb"
+    write(str(path), Synthetic(ceilings=CEILINGS))
+    plant(path)
+    plant_stacks(path)
+    with Recording.open(str(path)) as recording:
+        rows = recording.rows(
+            "SELECT s.stack_id, m.phase, n.op, n.block, s.end_ns - s.start_ns FROM thread_state s, op_exec o "
+            "JOIN measured_graph m USING (exec_id) JOIN graph_node n ON n.graph_id = m.graph_id "
+            "AND n.node_index = o.node_index WHERE s.stack_id IS NOT NULL AND s.tid = o.tid "
+            "AND s.start_ns >= o.start_ns AND s.start_ns < o.end_ns"
+        )
+        blocked = build_report(recording).get(BlockedTable)
+    assert blocked is not None and len(blocked.rows) == len(STACKS)
+    for row in blocked.rows:
+        stack = next(stack for stack, _, function in STACKS if function == row.place)
+        met = {one[1:4] for one in rows if one[0] == stack}
+        assert met and {(one.phase, one.op, one.block) for one in row.operators} == met
+        phase, nodes = of_operators(row)
+        assert phase and {one["op"] for one in json.loads(nodes)} == {op for its, op, _ in met if its == phase}
 
 
 def test_planted_waits_lead_to_the_operators_that_they_fell_into(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_what_overlap_is_worth_on_table_2(capsys: pytest.CaptureFixture[str], tm
     assert told["peak_source"].startswith("data sheet")
     assert cli.main(command) == 0
     text = capsys.readouterr().out
+    assert told["step_limit"]["resource"] == "compute" and "at most" not in text
     assert "1.59x as fast" in text and "1.27x as fast" in text and "launch: so little work" in text
     assert max(map(len, text.splitlines())) <= 80
 
@@ -94,6 +95,11 @@ def test_one_user_needs_no_nano_batches(capsys: pytest.CaptureFixture[str]) -> N
     told = json.loads(capsys.readouterr().out)
     assert told["overlap"] == [] and "memory is the scarce resource" in told["no_overlap"] and told["t_r"] > 1
     assert "bound by arithmetic" in told["no_overlap"] and "read the weights twice" in told["no_overlap"]
+    read = sum(one["mem_bytes"] for one in told["operators"])  # by eight GPUs of 2 TB/s, for one token
+    assert told["step_limit"] == {"resource": "memory", "tokens_per_s_per_gpu": pytest.approx(2000e9 / read)}
+    assert told["step_limit"]["tokens_per_s_per_gpu"] < 15 < told["optimum_tokens_per_s_per_gpu"]
+    assert cli.main(["overlap", "--model", "llama2-70b", "--gpus", "8xA100", "--batch", "1"]) == 0
+    assert "With 1 tokens a step at most 14.6 tokens/s per GPU: memory takes" in capsys.readouterr().out
 
 
 def test_one_device_has_no_network() -> None:

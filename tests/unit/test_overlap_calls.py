@@ -120,7 +120,8 @@ def torch(path: Path, calls: list[tuple[str, int, int, int]], comms: dict[int, s
 
         put("api_call", {
             "call_id": list(range(len(calls))), "pid": [own[tid] for _, tid, _, _ in calls],
-            "tid": [tid for _, tid, _, _ in calls], "kind": "operator", "name": [name for name, _, _, _ in calls],
+            "tid": [tid for _, tid, _, _ in calls], "name": [name for name, _, _, _ in calls],
+            "kind": ["collective" if name == "c10d::execute" else "operator" for name, _, _, _ in calls],
             "start_ns": [start * MS for _, _, start, _ in calls], "end_ns": [end * MS for _, _, _, end in calls],
             "depth": 0,
         })  # fmt: skip
@@ -177,6 +178,41 @@ def test_copies_and_collectives_by_class(tmp_path: Path) -> None:
     assert found.overlaps == ()
     assert "2 threads' operators ran side by side for 5 ms of 35 ms" in found.refused[0]
     assert [why.partition(":")[0] for why in found.refused[1:]] == ["copies", "collectives"]
+
+
+def test_collectives_behind_their_calls(tmp_path: Path) -> None:
+    """Two that take 30 ms on Gloo's thread: one is waited for at once, one has 25 ms of arithmetic beside it."""
+    calls = [("c10d::allreduce", 1, 0, 1), ("c10d::execute", 9, 1, 31), ("c10d::wait", 1, 2, 32),
+             ("c10d::allreduce", 1, 100, 101), ("c10d::execute", 9, 101, 131), ("aten::copy_", 9, 105, 110),
+             ("aten::mm", 1, 102, 127), ("c10d::wait", 1, 127, 132)]  # fmt: skip
+    with torch(tmp_path, calls) as recording:
+        found = overlap.table(recording)
+        [finding] = [one for one in build_report(recording).findings if one.id.startswith("overlap.")]
+    assert finding.claim == "Process 1 computes nothing beside its collectives for 39 ms (29.5 %)"
+    assert finding.evidence[0] == "process 1: 39 ms of 64 ms of collectives, of 132 ms"
+    [one] = found.calls
+    assert {time.kind: (time.busy_ns // MS, time.exposed_ns // MS) for time in one.times} == {
+        "operators": (25, 0), "copies": (5, 0), "collectives": (64, 39)}  # fmt: skip
+    assert one.idle_ns == 68 * MS
+    assert (
+        found.refused[-1] == "collectives: 39 ms with no arithmetic beside it; what needs their result is not recorded"
+    )
+
+
+def test_collectives_that_arithmetic_hides_are_no_finding(tmp_path: Path) -> None:
+    """All but 9 of 100 ms: below a tenth nothing is said."""
+    calls = [("c10d::execute", 9, 0, 100), ("aten::mm", 1, 0, 91)]
+    with torch(tmp_path, calls) as recording:
+        assert not [one for one in build_report(recording).findings if one.id.startswith("overlap.")]
+
+
+def test_several_processes_are_told_apart(tmp_path: Path) -> None:
+    """One computes, one only waits: nothing is said of arithmetic that it does not do."""
+    calls = [("aten::mm", 1, 0, 50), ("c10d::wait", 77, 0, 50)]
+    with torch(tmp_path, calls, parent={77: 5}) as recording:
+        found = overlap.table(recording)
+    assert [why.partition(": ")[0] for why in found.refused] == ["process 1", "process 77"]
+    assert "collectives: 50 ms with no arithmetic" in found.refused[1]
 
 
 def test_only_what_was_observed_counts(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def test_each_direction_is_counted_by_itself(tmp_path: Path) -> None:
     (finding,) = found.findings
     assert finding.id == "processes.starved"
     assert finding.claim.startswith("engine-200 (200) had the processor for 100 ms while threads of engine-100 (100)")
-    assert any("memory bandwidth" in words for words in table.not_seen)
+    assert [row.means for row in table.rows] == ["processor", "processor"]
+    assert {words.split(":")[0] for words in table.not_told} == {"memory bandwidth", "GPU"}
 
 
 def test_nothing_between_them_is_nothing_found(tmp_path: Path) -> None:

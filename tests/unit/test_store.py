@@ -395,3 +395,12 @@ def test_of_a_part_of_it_the_losses_are_those_of_its_windows(path: str) -> None:
         with Recording.open(path) as recording:
             recording.restrict(*stretch)
             assert recording.rows("SELECT events FROM loss ORDER BY events") == [(one,) for one in lost]
+
+
+def test_calls_are_not_added_up_one_by_one_before_their_operators_are_known(path: str) -> None:
+    write(path, Synthetic(layers=8, requests=2, tokens=100, cycle=("thread",)))
+    grow_context(path, graphs=100)
+    with Recording.open(path) as recording:
+        plan = recording.rows("EXPLAIN " + read_sql("layers.sql"))[0][1]
+        assert "graph_node" in plan
+        assert "EXPORT_STATE" not in plan  # DuckDB's name for a sum that is taken below a join

@@ -1,8 +1,12 @@
 """Splits, bounds and ceilings → more threads, fewer, or neither: a row each."""
 
+import duckdb
 import pytest
+from flowprof.profiler.analyzers import thread_count
 from flowprof.profiler.analyzers.thread_count import Split, _finding, advise
 from flowprof.profiler.machine.ceilings import Ceiling, Ceilings
+from flowprof.profiler.store import Recording
+from synthetic import CEILINGS, PID, Synthetic, write
 
 
 def ceilings(**figures):
@@ -103,3 +107,33 @@ def test_the_ceiling_is_of_the_type_that_is_computed_with():
     assert advise("prefill", split, "compute", known, "f32").direction == "keep"
     assert advise("prefill", split, "compute", known, "int8").direction == "more"
     assert advise("prefill", split, "compute", known).direction == "unknown"
+
+
+SECOND = """
+INSERT INTO process SELECT * REPLACE (pid + 1000 AS pid) FROM process;
+INSERT INTO thread SELECT * REPLACE (pid + 1000 AS pid, tid + 1000 AS tid) FROM thread;
+INSERT INTO graph SELECT * REPLACE (graph_id + 10 AS graph_id, pid + 1000 AS pid) FROM graph;
+INSERT INTO graph_node SELECT * REPLACE (graph_id + 10 AS graph_id) FROM graph_node;
+INSERT INTO graph_exec SELECT * REPLACE (exec_id + 100_000 AS exec_id, graph_id + 10 AS graph_id, pid + 1000 AS pid,
+    tid + 1000 AS tid, 2 * start_ns AS start_ns, 2 * end_ns AS end_ns) FROM graph_exec;
+INSERT INTO op_exec SELECT * REPLACE (exec_id + 100_000 AS exec_id, tid + 1000 AS tid, 2 * start_ns AS start_ns,
+    2 * compute_end_ns AS compute_end_ns, 2 * end_ns AS end_ns) FROM op_exec;
+"""
+
+
+def test_of_two_processes_each_has_the_price_of_its_own_tokens(tmp_path):
+    """The second one takes twice as long for the same."""
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic(ceilings=(*CEILINGS, ("dram_read", "", 4, 180e9)), meta={"sched": "yes"}))
+    with duckdb.connect(path) as db:
+        db.execute("UPDATE process SET cpus_allowed = 4")
+        db.execute(SECOND)
+    with Recording.open(path) as recording:
+        found = thread_count.ANALYZER.run(recording).findings
+        own = recording.rows(
+            "SELECT sum(dur_ns) / sum(tokens) FROM measured_graph WHERE phase = 'decode' AND pid = ?", [PID]
+        )
+    costs = [one.cost_ns_per_token for one in found if one.phase == "decode"]
+    assert [f"process {pid}" in one.claim for one, pid in zip(found, (PID, PID + 1000), strict=False)] == [True, True]
+    assert costs[0] == pytest.approx(own[0][0] / 2)  # 180 GB/s for 90
+    assert costs[1] == pytest.approx(2 * costs[0])

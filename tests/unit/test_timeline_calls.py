@@ -117,18 +117,22 @@ def test_what_calls_of_cuda_are_about(tmp_path: Path) -> None:
     pack(found)
 
 
-def test_collectives_on_the_host_have_a_lane(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "what"),
+    [("nccl", "ncclAllReduce", "API call"), ("collective", "c10d::execute", "collective")],
+)
+def test_collectives_on_the_host_have_a_lane(tmp_path: Path, kind: str, name: str, what: str) -> None:
     with Recording.create(str(tmp_path / "x.duckdb")) as recording:
         recording.append(
             "api_call",
-            {"call_id": [1], "pid": [1], "tid": [7], "kind": "nccl", "name": "ncclAllReduce", "start_ns": [100],
+            {"call_id": [1], "pid": [1], "tid": [7], "kind": kind, "name": name, "start_ns": [100],
              "end_ns": [150]},
         )  # fmt: skip
     with Recording.open(str(tmp_path / "x.duckdb")) as recording:
         found = timeline(recording)
     [lane] = found.calls.lanes
     assert (found.origin_ns, lane.start_ns.tolist()) == (100, [0])
-    assert [(kind.name, kind.block) for kind in found.calls.kinds] == [("ncclAllReduce", "collectives")]
+    assert [(one.what, one.name, one.block) for one in found.calls.kinds] == [(what, name, "collectives")]
 
 
 def test_the_longest_are_kept(recorded: Path) -> None:

@@ -383,7 +383,7 @@ def test_attention_with_its_projections() -> None:
 
 
 def test_every_operator_of_the_default_set_has_a_cost_or_a_reason() -> None:
-    """The set as torch 2.13 has it (tests/integration/test_torch_real.py holds the list against the library)."""
+    """The set as torch 2.13 has it (test_torch_arguments_real.py holds the list against the library)."""
     struct_names, names = zip(*map(str.split, DEFAULT_SET.read_text().splitlines()), strict=True)
     assert len(names) > 100 and all(re.fullmatch(catalogue.DEFAULT, name) for name in struct_names)
     assert set(names) - costs.FORMULAS.keys() == set(costs.WITHOUT)
@@ -449,5 +449,9 @@ def test_hostile_texts(text: str | None) -> None:
 
 def test_shown() -> None:
     assert shown("aten::mm", arguments("[[3, 5], [5, 7]]", json.dumps([BF16, BF16]), None)) == "3x5 · 5x7 bf16"
+    columns = arguments("[[3, 5], [5, 7], [1, 7]]", json.dumps([BF16] * 3), None, "[[5, 1], [1, 5], [1, 1]]")
+    assert shown("aten::mm", columns) == "3x5 · 5x7.T · 1x7 bf16"
+    assert shown("aten::mm", arguments("[[3, 5]]", json.dumps([BF16]), None, '[[1, "x"], 7]')) == "3x5.T bf16"
+    assert shown("aten::mm", arguments("[[3, 5]]", json.dumps([BF16]), None, '{"a": [')) == "3x5 bf16"
     listed = arguments("[[[2, 3], [4, 3]], []]", '["TensorList(float)", "Scalar"]', None)
     assert shown("aten::cat", listed) == "2x3 · 4x3 f32"

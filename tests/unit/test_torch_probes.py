@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flowprof.probes import ENGINES, engines
-from flowprof.probes.torch import COLLECTIVES, TORCH, engine
+from flowprof.probes.torch import COLLECTIVES, RUN, TORCH, WAIT, engine
 from flowprof.profiler import cli
 from flowprof.profiler.errors import UsageError
 from flowprof.profiler.kernel_side import ring
@@ -72,7 +72,7 @@ def test_kernels_of_torch_compile(tmp_path: Path, build_elf: Callable[..., dict[
     assert [(Path(site.module.path).name, site.symbol, site.probe.kind, site.refused) for site in plan.sites] == [
         (name, "kernel", kind, False) for kind in ("entry", "exit") for name in names
     ]
-    calls = Calls(lambda _: {}, lambda: 1)
+    calls = Calls(lambda _: {}, {})
     calls.know(plan.sites, {})
     events = np.zeros(2, ring.EVENT)
     events["kind"], events["site"] = ring.CALL_RETURN, [plan.sites[0].site_id, plan.sites[1].site_id]
@@ -82,9 +82,10 @@ def test_kernels_of_torch_compile(tmp_path: Path, build_elf: Callable[..., dict[
 def test_what_runs_operators_is_seen_beside_them(tmp_path: Path, build_elf: Callable[..., dict[str, int]]) -> None:
     """A backward pass and TorchScript's interpreter in libtorch_cpu; torch.compile's functions in libtorch_python."""
     script = "_ZN5torch3jit16InterpreterState"
+    run = "_ZN4c10d16ProcessGroupGloo9AsyncWork7executeERKN3c1013intrusive_ptrIS1_EE"
     backward, stack = "_ZN5torch8autograd6Engine7executeERKSt6vector", "ERSt6vectorIN3c106IValueESaIS4_EE"
     functions = {
-        "libtorch_cpu.so": (symbol("mm"), backward, f"{script}3run{stack}", f"{script}8runAsync{stack}",
+        "libtorch_cpu.so": (symbol("mm"), run, backward, f"{script}3run{stack}", f"{script}8runAsync{stack}",
                             "_ZN5torch3jit6mobile16InterpreterState3runE", f"{script}C1E"),
         "libtorch_python.so": ("dynamo_eval_custom_code", "dynamo_eval_frame_default", f"calls{symbol('mm')}"),
     }  # fmt: skip
@@ -95,14 +96,15 @@ def test_what_runs_operators_is_seen_beside_them(tmp_path: Path, build_elf: Call
         modules.append(Module(4, path, path, number, "0:0", False, (Mapping(0, 4096, 0),)))
     plan = make_plan([Target(4, 1, 0, sys.executable, "", 0.0, tuple(modules))], (6, 12), engines())
     entries = [site for site in plan.sites if site.probe.kind == "entry" and not site.refused]
-    calls = Calls(lambda _: {}, lambda: 1)
+    calls = Calls(lambda _: {}, {})
     calls.know(plan.sites, {})
     events = np.zeros(len(entries), ring.EVENT)
     events["kind"], events["site"] = ring.CALL_RETURN, [site.site_id for site in entries]
     found = calls.decode(events)[0]
     told = {site.symbol: (kind, name) for site, kind, name in zip(entries, found["kind"], found["name"], strict=True)}
     assert told == {
-        symbol("mm"): ("operator", "aten::mm"), backward: ("annotation", "autograd::engine::execute"),
+        symbol("mm"): ("operator", "aten::mm"), run: ("collective", "c10d::execute"),
+        backward: ("annotation", "autograd::engine::execute"),
         f"{script}3run{stack}": ("annotation", "TorchScript"),
         f"{script}8runAsync{stack}": ("annotation", "TorchScript"),
         "dynamo_eval_custom_code": ("annotation", "Torch-Compiled Region"),
@@ -148,6 +150,13 @@ def test_collectives() -> None:
     assert pattern.match("_ZN4c10d16ProcessGroupNCCL9allreduceERSt6vectorIN2at6TensorESaIS3_EERKNS_16AllreduceOptionsE")
     assert pattern.match("_ZN4c10d16ProcessGroupGloo7barrierERKNS_14BarrierOptionsE")
     assert not pattern.match("_ZN4c10d16ProcessGroupGloo9AsyncWork7executeEv")
+    waits, runs = (re.compile(f"^(?:{text})$") for text in (WAIT, RUN))
+    for kind in ("4Work", "16ProcessGroupGloo8SendWork", "16ProcessGroupGloo8RecvWork"):
+        assert waits.match(f"_ZN4c10d{kind}4waitENSt6chrono8durationIlSt5ratioILl1ELl1000EEEE")
+    assert not waits.match("_ZN4c10d8TCPStore4waitERKSt6vectorINSt7__cxx1112basic_stringEE")
+    assert not waits.match("_ZN4c10d16ProcessGroupNCCL8WorkNCCL4waitENSt6chrono8durationIlSt5ratioILl1ELl1000EEEE")
+    assert runs.match("_ZN4c10d16ProcessGroupGloo9AsyncWork7executeERKN3c1013intrusive_ptrIS1_EE")
+    assert not runs.match("_ZN4c10d16ProcessGroupGloo7runLoopEi")
 
 
 def test_a_choice_is_what_is_probed(tmp_path: Path, build_elf: Callable[..., dict[str, int]]) -> None:

@@ -344,6 +344,8 @@ def test_many_texts_that_nearly_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         ("_ZN2at4_ops5sum_x4callE", "sum_x", "aten::sum_x"),
         ("_ZN4c10d16ProcessGroupGloo9allreduceERSt6vector", None, "c10d::allreduce"),
         ("_ZN4c10d16ProcessGroupNCCL13recvAnysourceERSt6vector", None, "c10d::recvAnysource"),
+        ("_ZN4c10d4Work4waitENSt6chrono8durationE", None, "c10d::wait"),
+        ("_ZN4c10d16ProcessGroupGloo8SendWork4waitENSt6chrono8durationE", None, "c10d::wait"),
         ("", None, ""),
     ],
 )

@@ -549,7 +549,7 @@ def test_json(known: Report) -> None:
 
 @pytest.mark.parametrize("state", ["runnable", "fault", "disk", "stopped", "sleeping"])
 def test_words_of_a_cause_tell_its_state(state: str) -> None:
-    assert verdict_waits.state(verdict_waits._words(f"{state}\nhog")) == state
+    assert verdict_waits.state(verdict_waits._words(state, "hog")) == state
     assert verdict_waits.state("something else") == ""
 
 

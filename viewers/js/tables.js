@@ -50,14 +50,15 @@
     });
   }
 
-  // Once the graph is drawn: rows whose operators are in it lead there, by a click or by the button in their first cell.
+  // Once the graph is drawn: rows whose operators are in it lead there, by a click or by the button in their first cell
+  // (but one that unfolds: a button swallows that).
   function connect(graph) {
     for (const row of document.querySelectorAll("tr[data-phase]")) {
       const { phase, layer, op, block, tensors, nodes } = row.dataset;
       const one = { op, block, tensors: tensors ? JSON.parse(tensors) : null };
       const target = { phase, layer, nodes: nodes ? JSON.parse(nodes) : [one] };
       if (!graph.place(target)) continue;
-      const cell = row.cells[0], button = document.createElement("button");
+      const cell = [...row.cells].find((one) => !one.querySelector("details")), button = document.createElement("button");
       button.type = "button";
       button.className = "lead";
       button.title = "Show in the graph";

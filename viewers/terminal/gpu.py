@@ -24,7 +24,8 @@ def draw(page: Page, section: GpuTable) -> list[RenderableType]:
         page.row(times, f"{len(section.devices) - DEVICES} more", "", "", "", "", "", "", style="dim")
     launches = f" {count(section.kernels)} kernels"
     if section.graph_kernels:
-        launches += f", {count(section.graph_kernels)} of them by {count(section.graph_launches)} graph launches"
+        launches += f", {count(section.graph_kernels)} of them by {count(section.graph_launches)} graph launch"
+        launches += "" if section.graph_launches == 1 else "es"
     launches += f" · no operator known for {percent(section.unattributed_share)} of the work"
     if section.lead_in_slices:
         launches += f"\n left out: {duration(section.lead_in_ns)} of work launched before the recording began"
