@@ -8,7 +8,7 @@
 * memory: bytes of the targets on each NUMA node (numa_maps), where there are several; and of all that is resident, how
   much lies in huge pages (smaps_rollup).
 
-Both count what is mapped page by page, which takes a second for some 50 GB.
+Both count what is mapped page by page, before the first window and after the last: 8 ms for a GiB of small pages.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from flowprof.examples.hog import running as hog
 from flowprof.examples.llama_server import RunningServer
 from flowprof.examples.planted import every
 from flowprof.examples.read_from_disk import evict
+from flowprof.profiler.diff import gate
 from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.result import Diff
 from flowprof.profiler.diff.side import open_pair
@@ -84,6 +85,8 @@ SCENES = {
     "tiny": Scene("tiny", partial(chat, tokens=200)),
     "one processor": Scene("tiny", partial(chat, tokens=20), plant=on_one_processor),
     "long context": Scene("tiny", partial(chat, tokens=200), LONG),
+    "growing": Scene("tiny", partial(chat, tokens=600)),
+    "grown further": Scene("tiny", partial(chat, tokens=600), 300),
     "no flash attention": Scene("tiny", partial(chat, tokens=200), LONG, server={"flash_attention": False}),
     "long prompts": Scene("tiny", prompts, LONG),
     "long prompts, no flash attention": Scene("tiny", prompts, LONG, server={"flash_attention": False}),
@@ -176,6 +179,17 @@ def test_a_context_of_eight_times_the_length(diffed: Diffed) -> None:
     assert read > 0.5 * found.phases[0].delta_ns_per_token and abs(weights) < 0.3 * read
     grow = {row.op for row in decode if row.contexts_apart}
     assert grow == {"FLASH_ATTN_EXT"} and all(row.equal is None for row in decode), "no context in common"
+
+
+def test_contexts_that_both_have(diffed: Diffed) -> None:
+    """16 … 616 and 300 … 900 cells: what reads them takes longer, and as long where there are as many of them."""
+    found = diffed("growing", "grown further")
+    (flash,) = [row for row in found.rows if row.phase == "decode" and row.contexts_apart]
+    assert flash.op == "FLASH_ATTN_EXT" and flash.delta_ns_per_token > 0.2 * (flash.a_ns_per_token or 0.0)
+    assert flash.equal is not None and min(flash.equal.steps) > 150 and not flash.equal.significant
+    assert abs(flash.equal.delta_ns_per_token) < 0.5 * flash.delta_ns_per_token
+    assert all(phase.equal is not None for phase in found.phases if phase.phase == "decode")
+    assert gate.judge(found, 0.1).outcome != "regression", "a longer context is none"
 
 
 def test_the_model_with_fewer_bits_is_not_to_blame(diffed: Diffed) -> None:
