@@ -8,7 +8,8 @@ WITH by_group AS (
     FROM measured_operator GROUP BY phase, op, block, name
 )
 SELECT g.phase, g.op, g.block, g.calls, g.ns, g.quantiles[1] AS p50_ns, g.quantiles[2] AS p99_ns,
-       arg_max(t.name, t.ns) AS top_tensor, arg_max(t.mean_ns, t.ns) AS top_tensor_ns
+       first(t.name ORDER BY t.ns DESC, t.name) AS top_tensor,
+       first(t.mean_ns ORDER BY t.ns DESC, t.name) AS top_tensor_ns  -- of equal ones always the same
 FROM by_group g JOIN by_tensor t
   ON t.phase = g.phase AND t.op IS NOT DISTINCT FROM g.op AND t.block IS NOT DISTINCT FROM g.block
 GROUP BY ALL

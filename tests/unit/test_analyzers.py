@@ -152,6 +152,16 @@ def test_operators_are_scaled_by_phase(known: tuple[Report, Truth]) -> None:
     assert table.rows[0].phase == table.coverage[0].phase
 
 
+def test_of_tensors_that_take_as_long_the_first_by_name_is_told(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.duckdb")
+    write(path, Synthetic(layers=12, requests=4, cycle=("op",)))  # no jitter: all layers take the same
+    with Recording.open(path) as recording:
+        table = build_report(recording).get(OperatorTable)
+    assert table is not None
+    found = {row.top_tensor for row in table.rows if row.op == "GLU"}
+    assert found == {"ffn_swiglu-0"}
+
+
 def test_everything_measured_needs_no_weights(tmp_path: Path) -> None:
     report, truth = made(tmp_path, Synthetic(cycle=("op",)))
     table = report.get(OperatorTable)
