@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -46,6 +47,7 @@ int main(void)
 	return 0;
 }
 """
+LANDING_PADS = {"x86_64": "-fcf-protection=full", "aarch64": "-mbranch-protection=standard"}  # endbr64; paciasp, bti
 SHAPES = {
     "pie": ["-pie", "-fPIE"],
     "no-pie": ["-no-pie", "-fno-pie"],
@@ -53,7 +55,7 @@ SHAPES = {
     "static-pie": ["-static-pie", "-fPIE"],
     "stripped": ["-pie", "-fPIE", "-rdynamic", "-s"],
     "frame-pointer": ["-no-pie", "-fno-omit-frame-pointer"],
-    "endbr64": ["-pie", "-fPIE", "-fcf-protection=full"],
+    "landing-pads": ["-pie", "-fPIE", LANDING_PADS[platform.machine()]],
     "unoptimised": ["-O0"],
 }
 
