@@ -187,6 +187,7 @@ def test_a_full_ring_is_counted(build: Callable[[str], Path], kernel_side: tuple
         victim.end()
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="calls of PyTorch and CUDA are paired on x86-64 only")
 def test_engines_that_are_compiled_later_share_all(build: Callable[[str], Path]) -> None:
     """Rings, hits and open calls: a call of one engine within another's, from two modules, beside the first one's."""
     probes, beside = ProbesInPlace(ring_shift=12), ProbesInPlace(ring_shift=12)
