@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from flowprof.profiler.diff import beside_phases, request_waits, resources, statistics, variables
 from flowprof.profiler.diff.causes import ranking
 from flowprof.profiler.diff.changepoint import change_point, points
@@ -29,7 +28,7 @@ from flowprof.profiler.diff.rows.rows import rows
 from flowprof.profiler.diff.side import Pair, Side, began, open_parts
 from flowprof.profiler.diff.steps import gaps, of_requests, sources
 from flowprof.profiler.diff.steps.levels import at_same_levels
-from flowprof.profiler.diff.steps.steps import REQUESTS, Steps
+from flowprof.profiler.diff.steps.steps import REQUESTS, Steps, end_to_end
 from flowprof.profiler.store import COUNTED, Recording
 
 TELLS = 0.5  # of a phase's time: above such noise it is not called the same
@@ -114,21 +113,11 @@ def _halves(steps: Sequence[Steps]) -> tuple[PhaseShift, ...]:
         return ()
     point = min(found, key=lambda one: (one.phase not in SUBJECTS, one.p))
     before, after = (
-        tuple(_part(one, (one.all_start_ns < point.middle_ns) == first) for one in steps) for first in (True, False)
+        tuple(end_to_end(one, (one.all_start_ns < point.middle_ns) == first) for one in steps)
+        for first in (True, False)
     )
     shifts = phase_shifts((before,), (after,))
     return tuple(replace(one, significant=False, tail_significant=False) for one in shifts)
-
-
-def _part(steps: Steps, which: np.ndarray) -> Steps:
-    """Some of the steps, end to end."""
-    level = steps.all_level[which] if len(steps.all_level) else steps.all_level
-    context = steps.all_context[which] if len(steps.all_context) else steps.all_context
-    cells = steps.all_cells[which] if len(steps.all_cells) else steps.all_cells
-    return replace(
-        steps, all_start_ns=steps.all_start_ns[which], all_tokens=steps.all_tokens[which], all_ns=steps.all_ns[which],
-        all_level=level, all_context=context, all_cells=cells,
-    )  # fmt: skip
 
 
 def _counted(recording: Recording) -> tuple[str, ...]:

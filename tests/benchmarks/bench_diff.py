@@ -29,7 +29,7 @@ from diff_runs import Run, steps
 from flowprof.examples import llama_server, load, synthetic_model
 from flowprof.profiler.diff.rows.phases import phase_shifts
 from flowprof.profiler.diff.steps import sources
-from flowprof.profiler.diff.steps.steps import Steps
+from flowprof.profiler.diff.steps.steps import Steps, end_to_end
 from flowprof.profiler.store import Recording
 from peak_memory import peak_mb
 from row import Row
@@ -164,11 +164,7 @@ def _pair(steps: Steps, tokens: int, random: np.random.Generator) -> tuple[Steps
 
 
 def _stretch(steps: Steps, begin: int, count: int) -> Steps:
-    part = slice(begin, begin + count)
-    return replace(
-        steps, all_ns=steps.all_ns[part], all_tokens=steps.all_tokens[part], all_start_ns=steps.all_start_ns[part],
-        all_level=steps.all_level[part],
-    )  # fmt: skip
+    return end_to_end(steps, slice(begin, begin + count))
 
 
 if __name__ == "__main__":

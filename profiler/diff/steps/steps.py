@@ -1,12 +1,12 @@
 """What is compared: the steps of each phase, each with the time of every group of like work in it.
 
 A step is what a user counts: one execution of a decode graph (its tokens pass through together), one of a prefill
-graph, one iteration of a torch program. A source (steps_*.py) reads one kind of engine's steps out of a recording.
+graph, one iteration of a torch program. A source (of_*.py) reads one kind of engine's steps out of a recording.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flowprof.profiler.diff.result import Part, RowKind
@@ -16,6 +16,7 @@ NEXT_TOKEN, FIRST_TOKEN, QUEUE = "inter-token latency", "time to first token", "
 REQUESTS = (NEXT_TOKEN, FIRST_TOKEN, QUEUE)  # phases of what clients wait for: no work of their own, no operators
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_OF_EVERY_STEP = ("all_start_ns", "all_tokens", "all_ns", "all_context", "all_cells", "all_level", "all_gap_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +74,9 @@ class Steps:
     graphs_left_out: int = 0  # too large: their steps are not measured
     per: str = "token"  # what times are divided by: token, step (an iteration), operator (no iterations were found)
     what: str = ""  # one sentence: what was taken as a step; "" where the engine says it itself
+
+
+def end_to_end(steps: Steps, which: slice | np.ndarray) -> Steps:
+    """The same with some of all steps, end to end; the measured ones as they are."""
+    told = {name: getattr(steps, name) for name in _OF_EVERY_STEP}
+    return replace(steps, **{name: each[which] if len(each) else each for name, each in told.items()})
