@@ -8,7 +8,6 @@ that use this plant one cause each, like those of planted.py; they need gcc:
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import tempfile
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowprof.examples.planted import FLOWPROF, every, where
+from flowprof.examples.planted import FLOWPROF, asked_for, every, where
 
 SOURCES = Path(__file__).with_name("cuda")
 RUNTIME = "libcudart.so.12"
@@ -33,10 +32,7 @@ class Called:
 
 def show(called: Called, arguments: Sequence[str] | None = None) -> int:
     """Do it. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=f"Plants what flowprof finds as {called.finding}.")
-    parser.add_argument("-o", "--output", default=f"{called.finding}.duckdb", help="default: %(default)s")
-    parser.add_argument("-d", "--duration", default="4s", help="how long to record (default: %(default)s)")
-    asked = parser.parse_args(arguments)
+    asked = asked_for(called.finding, "4s", arguments)
     with tempfile.TemporaryDirectory() as folder:
         stub = compiled(Path(folder), "stub.c", shared=RUNTIME, flags=(f"-DKERNEL_US={called.kernel_us}",))
         path = compiled(Path(folder), "program.c", flags=(str(stub),))

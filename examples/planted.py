@@ -47,12 +47,17 @@ class Planted:
     wrapper: Callable[[], tuple[str, ...]] = tuple  # the command in front of the server
 
 
+def asked_for(finding: str, duration: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of every program that plants a cause: output, duration."""
+    parser = argparse.ArgumentParser(description=f"Plants what flowprof finds as {finding}.")
+    parser.add_argument("-o", "--output", default=f"{finding}.duckdb", help="default: %(default)s")
+    parser.add_argument("-d", "--duration", default=duration, help="how long to record (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
 def show(planted: Planted, arguments: Sequence[str] | None = None) -> int:
     """Do it. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=f"Plants what flowprof finds as {planted.finding}.")
-    parser.add_argument("-o", "--output", default=f"{planted.finding}.duckdb", help="default: %(default)s")
-    parser.add_argument("-d", "--duration", default=planted.duration, help="how long to record (default: %(default)s)")
-    asked = parser.parse_args(arguments)
+    asked = asked_for(planted.finding, planted.duration, arguments)
     model = synthetic_model.write(planted.model)
     if planted.own_copy:
         copied = Path(f"{asked.output}.gguf")

@@ -6,7 +6,6 @@ longer launching and waiting takes the one while the other has work in flight.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowprof.examples.cuda_program import RUNTIME, Called, Program, compiled
-from flowprof.examples.planted import FLOWPROF, every, where
+from flowprof.examples.planted import FLOWPROF, asked_for, every, where
 
 PLANTED = Called("processes.gpu", "drained", kernel_us=1000)
 PAUSE_S = 0.15  # of the second one, between bursts of about as long
@@ -23,10 +22,7 @@ PAUSE_S = 0.15  # of the second one, between bursts of about as long
 
 def show(arguments: Sequence[str] | None = None) -> int:
     """Do it. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=f"Plants what flowprof finds as {PLANTED.finding}.")
-    parser.add_argument("-o", "--output", default=f"{PLANTED.finding}.duckdb", help="default: %(default)s")
-    parser.add_argument("-d", "--duration", default="4s", help="how long to record (default: %(default)s)")
-    asked = parser.parse_args(arguments)
+    asked = asked_for(PLANTED.finding, "4s", arguments)
     with tempfile.TemporaryDirectory() as folder:
         stub = compiled(Path(folder), "stub.c", shared=RUNTIME, flags=(f"-DKERNEL_US={PLANTED.kernel_us}",))
         path = compiled(Path(folder), "program.c", flags=(str(stub),))

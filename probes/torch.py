@@ -43,6 +43,14 @@ FILES = r"libtorch(_cpu|_python)?\.so(\.[0-9.]+)?"  # a wheel's; Debian's with i
 _COLD = r".*\.cold(\.\d+)?"
 
 
+def _both_ends(name: str, pattern: str, args: int = 0) -> tuple[Probe, Probe]:
+    """Where functions begin and end that not every build has."""
+    return (
+        Probe(name, "entry", "torch_begin", args, pattern=pattern, excluded=_COLD, required=False),
+        Probe(f"{name}.return", "exit", "call_end", 0, pattern=pattern, excluded=_COLD, required=False),
+    )
+
+
 def engine(operators: str = "") -> Engine:
     """torch with a set of operators: "" the default one, "all", or a regular expression over names.
 
@@ -71,26 +79,11 @@ def engine(operators: str = "") -> Engine:
                         (
                             Probe("torch.call", "entry", "torch_begin", 6, pattern=pattern, excluded=_COLD),
                             Probe("torch.return", "exit", "call_end", 0, pattern=pattern, excluded=_COLD),
-                            Probe("torch.collective", "entry", "torch_begin", 6, pattern=COLLECTIVES,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.collective.return", "exit", "call_end", 0, pattern=COLLECTIVES,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.wait", "entry", "torch_begin", 0, pattern=WAIT,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.wait.return", "exit", "call_end", 0, pattern=WAIT,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.run", "entry", "torch_begin", 0, pattern=RUN,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.run.return", "exit", "call_end", 0, pattern=RUN,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.backward", "entry", "torch_begin", 0, pattern=BACKWARD,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.backward.return", "exit", "call_end", 0, pattern=BACKWARD,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.script", "entry", "torch_begin", 0, pattern=SCRIPT,
-                                  excluded=_COLD, required=False),
-                            Probe("torch.script.return", "exit", "call_end", 0, pattern=SCRIPT,
-                                  excluded=_COLD, required=False),
+                            *_both_ends("torch.collective", COLLECTIVES, 6),
+                            *_both_ends("torch.wait", WAIT),
+                            *_both_ends("torch.run", RUN),
+                            *_both_ends("torch.backward", BACKWARD),
+                            *_both_ends("torch.script", SCRIPT),
                             Probe("torch.compiled", "entry", "torch_begin", 0, (COMPILED,), required=False),
                             Probe("torch.compiled.return", "exit", "call_end", 0, (COMPILED,), required=False),
                         ),

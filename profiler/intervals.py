@@ -48,6 +48,22 @@ def without(start: Ints, end: Ints, other: Ints, until: Ints) -> tuple[Ints, Int
     return both(start, end, *gaps(other, until, int(start.min()), int(end.max())))
 
 
+def covered(start: Ints, end: Ints, other: Ints, until: Ints) -> Ints:
+    """Of each of the ones, how many ns lie in the union of the others."""
+    begins, ends = union(other, until)
+    if not len(begins):
+        return np.zeros(len(start), np.int64)
+    so_far = np.concatenate(([0], np.cumsum(ends - begins)))
+
+    def before(at: Ints) -> Ints:
+        number = np.searchsorted(begins, at, "right")
+        last = np.maximum(number - 1, 0)
+        return so_far[number] - np.where(number > 0, np.maximum(ends[last] - at, 0), 0)
+
+    found: Ints = before(end) - before(start)
+    return found
+
+
 def gaps(start: Ints, end: Ints, first: int, last: int) -> tuple[Ints, Ints]:
     """Stretches from `first` to `last` that none covers, in order."""
     begins, ends = union(np.clip(start, first, last), np.clip(end, first, last))

@@ -17,7 +17,6 @@ import math
 
 import numpy as np
 from flowprof.profiler.analyzers.overhead import student_t
-from flowprof.profiler.intervals import union
 from flowprof.profiler.sections.processes import Beside
 from numpy.typing import NDArray
 
@@ -30,22 +29,6 @@ UNITS = 2 * BLOCKS  # of each side, at least
 CALLS = 3  # of a key alone, at least: its median is what is expected
 CHANGES = 2
 BY_ITS_SIDE = 0.9  # of a call's time covered by the other's work
-
-
-def covered(start: Ints, end: Ints, other_start: Ints, other_end: Ints) -> Ints:
-    """Of each stretch, how many ns lie in the union of the others."""
-    begins, ends = union(other_start, other_end)
-    if not len(begins):
-        return np.zeros(len(start), np.int64)
-    until = np.concatenate(([0], np.cumsum(ends - begins)))
-
-    def before(at: Ints) -> Ints:
-        number = np.searchsorted(begins, at, "right")
-        last = np.maximum(number - 1, 0)
-        return until[number] - np.where(number > 0, np.maximum(ends[last] - at, 0), 0)
-
-    found: Ints = before(end) - before(start)
-    return found
 
 
 def compare(key: Ints, unit: Ints, at_ns: Ints, ns: Floats, beside: Bools) -> Beside | str:

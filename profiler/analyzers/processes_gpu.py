@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flowprof.profiler import intervals
 from flowprof.profiler.analyzers import cuda_work
 from flowprof.profiler.analyzers.cuda_work import Calls
-from flowprof.profiler.analyzers.processes_beside import BY_ITS_SIDE, Ints, compare, covered
+from flowprof.profiler.analyzers.processes_beside import BY_ITS_SIDE, Ints, compare
 from flowprof.profiler.sections.processes import Starved
 from flowprof.profiler.store import Recording
 
@@ -100,7 +101,7 @@ def _rounds(calls: Calls, ready: Mapping[str, Any]) -> dict[str, Ints]:
     for tid in np.unique(columns["tid"]).tolist():
         mine, theirs = columns["tid"] == tid, ready["tid"] == tid
         start, end = ready["start_ns"][theirs].astype(np.int64), ready["end_ns"][theirs].astype(np.int64)
-        delayed[mine] = covered(columns["start_ns"][mine], columns["end_ns"][mine], start, end)
+        delayed[mine] = intervals.covered(columns["start_ns"][mine], columns["end_ns"][mine], start, end)
     whole = waits[last] & (last > begins)  # a wait for what this thread launched
     return {
         "key": key[whole],
@@ -114,11 +115,11 @@ def _pair(
     rounds: Mapping[str, Ints], flights: Mapping[int, tuple[tuple[Ints, Ints], tuple[Ints, Ints]]], pid: int, by: int
 ) -> Starved | str:
     start, end = rounds["start_ns"], rounds["end_ns"]
-    own, doubtful = (covered(start, end, *stretches) for stretches in flights[by])
+    own, doubtful = (intervals.covered(start, end, *stretches) for stretches in flights[by])
     others = np.zeros(len(start), np.int64)
     for third in flights.keys() - {pid, by}:
         for stretches in flights[third]:
-            others += covered(start, end, *stretches)
+            others += intervals.covered(start, end, *stretches)
     beside = (own >= BY_ITS_SIDE * (end - start)) & (others == 0)
     alone = (own == 0) & (doubtful == 0) & (others == 0)
     kept = beside | alone

@@ -21,7 +21,7 @@ import numpy as np
 from flowprof.profiler import intervals
 from flowprof.profiler.analyzers import verdict_waits
 from flowprof.profiler.analyzers.contract import recorded_ceilings
-from flowprof.profiler.analyzers.processes_beside import BY_ITS_SIDE, Bools, Floats, Ints, compare, covered
+from flowprof.profiler.analyzers.processes_beside import BY_ITS_SIDE, Bools, Floats, Ints, compare
 from flowprof.profiler.analyzers.slices import slices
 from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, measured_graphs
 from flowprof.profiler.machine.ceilings import Ceilings
@@ -93,9 +93,10 @@ def starved(recording: Recording) -> tuple[list[Starved], list[str]]:
     moved = {graph.graph_id: _bytes(graph) for graph in known}
     rows, why = [], []
     for pid in sorted(calls):
+        products = calls[pid].columns()
         for by in sorted(threads):
             if by != pid:
-                found = _pair(calls[pid].columns(), runs, moved, pid, by)
+                found = _pair(products, runs, moved, pid, by)
                 if isinstance(found, str):
                     why.append(f"{pid} beside {by}: {found}")
                 else:
@@ -146,7 +147,7 @@ def _products(recording: Recording, kinds: Mapping[Node, _Kind]) -> dict[int, _C
             mine = chosen & (rows["pid"] == pid)
             start, end = rows["start_ns"][mine].astype(np.int64), rows["end_ns"][mine].astype(np.int64)
             theirs = away["pid"] == pid
-            off = covered(
+            off = intervals.covered(
                 start, end, away["start_ns"][theirs].astype(np.int64), away["end_ns"][theirs].astype(np.int64)
             )
             on = off == 0
@@ -174,10 +175,10 @@ def _pair(
 ) -> list[Starved] | str:
     start, end = calls["start_ns"], calls["end_ns"]
     third = [runs[other] for other in runs if other not in (pid, by)]
-    own = covered(start, end, runs[by]["start_ns"], runs[by]["end_ns"])
+    own = intervals.covered(start, end, runs[by]["start_ns"], runs[by]["end_ns"])
     others = np.zeros(len(start), np.int64)
     for one in third:
-        others += covered(start, end, one["start_ns"], one["end_ns"])
+        others += intervals.covered(start, end, one["start_ns"], one["end_ns"])
     alone: Bools = (own == 0) & (others == 0)
     beside: Bools = (own >= BY_ITS_SIDE * (end - start)) & (others == 0)
     rows, why = [], ""
@@ -195,7 +196,7 @@ def _pair(
 
 def _rate(theirs: Mapping[str, Any], moved: Mapping[int, float], start: Ints, end: Ints) -> float | None:
     """Bytes/s of the other's graphs that ran beside these calls; None where nothing is known of what they move."""
-    met = covered(theirs["start_ns"], theirs["end_ns"], *intervals.union(start, end)) > 0
+    met = intervals.covered(theirs["start_ns"], theirs["end_ns"], *intervals.union(start, end)) > 0
     known = met & np.isin(theirs["graph_id"], np.array(list(moved), np.int64))
     ns = int((theirs["end_ns"] - theirs["start_ns"])[known].sum())
     return sum(moved[int(graph)] for graph in theirs["graph_id"][known]) / ns * 1e9 if ns else None
