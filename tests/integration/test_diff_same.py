@@ -72,7 +72,7 @@ def test_nothing_is_said_of_a_server_that_did_not_change(
             for seed in range(REQUESTS):
                 ask(server, TOKENS, seed)
         assert read(files[-1], "SELECT count(DISTINCT level) FROM graph_exec")[0][0] > 1, "levels differ"
-    loud, told = [], 0
+    loud = []
     for number in range(RECORDINGS * DEALS):
         a, b = dealt(files[number % RECORDINGS], tmp_path, random)
         capsys.readouterr()
@@ -81,11 +81,9 @@ def test_nothing_is_said_of_a_server_that_did_not_change(
         rows = [row["name"] for row in found["rows"] if row["significant"] or row["tail_significant"]]
         assert found["comparable"] and sum(row["q"] is not None for row in found["rows"]) > 20, "it was tested"
         assert code in (0, 5), found["gate"]
-        told += found["verdict"] == "same"
-        if found["verdict"] not in ("same", "not enough data") or found["causes"] or rows:
+        if found["verdict"] != "same" or found["causes"] or rows:
             loud.append((number, found["headline"], found["causes"], rows))
     assert len(loud) <= 1, loud
-    assert told >= RECORDINGS * DEALS / 2, "on a machine with some quiet the noise is less than half of a step"
 
 
 @DISTURBED
