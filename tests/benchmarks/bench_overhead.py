@@ -94,18 +94,19 @@ def measured(
     rounds: int = 9,
     seconds: float | None = None,
     modes: tuple[str, ...] = tuple(MODES),
+    longest_s: float = LONGEST_S,
 ) -> Iterator[Row]:
     """The rows, model by model. seconds: length of a period (default: PERIOD_S)."""
     for kind in models:
         with llama_server.start(synthetic_model.write(kind)) as server:
-            yield from Comparison(server, kind, seconds).rows(rounds, modes)
+            yield from Comparison(server, kind, seconds, longest_s).rows(rounds, modes)
 
 
 class Comparison:
     """One server, and everything that is measured on it."""
 
-    def __init__(self, server: llama_server.RunningServer, kind: str, seconds: float | None) -> None:
-        self._server, self._kind, self._tokens = server, kind, TOKENS[kind]
+    def __init__(self, server: llama_server.RunningServer, kind: str, seconds: float | None, longest_s: float) -> None:
+        self._server, self._kind, self._tokens, self._longest_s = server, kind, TOKENS[kind], longest_s
         self._random = random.Random(1)
         self._folder = tempfile.TemporaryDirectory(prefix="flowprof-bench-")
         self._path = Path(self._folder.name) / "period.duckdb"
@@ -155,7 +156,7 @@ class Comparison:
         before = self._bare(DEFAULT in names)
         began = time.monotonic()
         for done in range(rounds):
-            if done and (time.monotonic() - began) * (done + 1) / done > LONGEST_S:
+            if done and (time.monotonic() - began) * (done + 1) / done > self._longest_s:
                 break
             for name in self._random.sample(names, len(names)):
                 before = self._pair(name, modes[name], before)
@@ -312,9 +313,11 @@ def main() -> None:
     parser.add_argument("--mode", action="append", metavar="WORD", help="only modes that begin with it")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, help="length of a period (default: 15 in the default mode, else 3)")
+    parser.add_argument("--longest", type=float, default=LONGEST_S, metavar="SECONDS",
+                        help="no further round of a comparison after this (%(default).0f)")  # fmt: skip
     asked = parser.parse_args()
     modes = tuple(name for name in MODES if not asked.mode or name.startswith(tuple(asked.mode)))
-    for row in measured(tuple(asked.model or LIMITS), asked.rounds, asked.seconds, modes):
+    for row in measured(tuple(asked.model or LIMITS), asked.rounds, asked.seconds, modes, asked.longest):
         print(row)
 
 
