@@ -15,10 +15,10 @@ from flowprof.viewers import diff_words as words
 from flowprof.viewers.diff_charts import waterfalls
 from flowprof.viewers.diff_flame import flames
 from flowprof.viewers.diff_variables import number, picture
-from flowprof.viewers.page import assets, environment
+from flowprof.viewers.page import TIMELINE, assets, environment
 
 STYLES = ("report.css", "diff.css")
-SCRIPTS = ("timeline.js", "tables.js", "flame.js", "page.js")
+SCRIPTS = (*TIMELINE, "tables.js", "flame.js", "page.js")
 MAX_ROWS = 500
 MAX_PART_ROWS = 40
 MAX_VARIABLES = 40

@@ -46,9 +46,9 @@ from flowprof.viewers import causes, cuda, leads, missed, pools, quantity, reque
 from flowprof.viewers.charts import charts
 from flowprof.viewers.dag import graph_data
 from flowprof.viewers.packing import pack
-from flowprof.viewers.page import assets, environment
+from flowprof.viewers.page import TIMELINE, assets, environment
 
-SCRIPTS = ("timeline.js", "tables.js", "dag.js", "page.js")
+SCRIPTS = (*TIMELINE, "tables.js", "dag.js", "page.js")
 MAX_VERDICTS = 500  # rows of the table
 MAX_THREADS = 16  # of a row's details
 MAX_CACHES = 8  # charts of KV caches

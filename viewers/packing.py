@@ -2,7 +2,7 @@
 
 Per lane, lengths in items: starts and durations are unsigned 32-bit counts of `unit` nanoseconds, starts as gaps from
 the end of the item before (longer gaps are in `jumps`: [item, units]). Every array is stored as byte planes (all lowest
-bytes, then all second bytes, …), which compresses three times better than whole numbers do. js/timeline.js unpacks it.
+bytes, then all second bytes, …), which compresses three times better than whole numbers do. js/lanes.js unpacks it.
 """
 
 from __future__ import annotations

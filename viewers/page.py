@@ -17,6 +17,7 @@ from flowprof.viewers import quantity
 from flowprof.viewers.packing import compress
 
 HERE = Path(__file__).parent
+TIMELINE = ("words.js", "lanes.js", "lane_drawing.js", "timeline.js")  # in the order in which they need each other
 
 
 def environment() -> jinja2.Environment:

@@ -4,14 +4,7 @@
 (() => {
   const HIGH = 40, LEAST = 3; // pixels: of a level, and the narrowest frame that is drawn
   const NAME = 0, A = 1, B = 2, CHANGED = 3, WIDTH = 4, NOTE = 5, PARTS = 6;
-
-  function duration(ns) {
-    const three = (value) => (value >= 99.95 ? value.toFixed(0) : value >= 9.995 ? value.toFixed(1) : value.toFixed(2));
-    if (ns < 999.5) return `${Math.round(ns)} ns`;
-    if (ns < 999.5e3) return `${three(ns / 1e3)} µs`;
-    if (ns < 999.5e6) return `${three(ns / 1e6)} ms`;
-    return `${three(ns / 1e9)} s`;
-  }
+  const { duration } = window.FlowprofWords;
 
   class FlowprofFlame {
     constructor(root, phases, choice) {

@@ -1,118 +1,16 @@
 // The timeline: lanes of graph executions, operators and threads' stretches off the processor on a canvas. A million
-// items stay smooth because a frame never touches more than a few per pixel: wide views add up blocks of 64 items whose sums are made once, narrow views find
-// their items by binary search. Arrays come from packing.py: all times in units since the recording's first event.
+// items stay smooth because a frame never touches more than a few per pixel: wide views add up sums of blocks of items
+// (lanes.js), narrow views find their items by binary search.
 "use strict";
 (() => {
-  const BLOCK = 64; // items whose sums are kept
+  const { unpackLane, arranged, waited, endOf, firstAfter } = window.FlowprofLanes;
+  const { duration, tickText } = window.FlowprofWords;
+  const { drawItems, drawColumns, drawMatches } = window.FlowprofLaneDrawing;
   const AXIS = 24, STRIP = 7, LABEL = 17, GAP = 7;
   const MIN_SPAN_NS = 200;
   const THIN = 9, NEAR = 2; // of a strip of states: its height, and the gap to its thread's operators
   const STATE_WORDS = { runnable: "ready, without a processor", sleeping: "asleep", fault: "reads a page from disk",
     disk: "uninterruptible: disk or driver", stopped: "stopped" };
-
-  // ---- unpacking
-
-  function planes(bytes, [offset, length, width], Kind) {
-    if (width === 1) return bytes.slice(offset, offset + length);
-    const out = new Kind(length);
-    for (let plane = 0; plane < width; plane++) {
-      const from = offset + plane * length, shift = plane * 8;
-      for (let i = 0; i < length; i++) out[i] |= bytes[from + i] << shift;
-    }
-    return out;
-  }
-
-  function unpackLane(bytes, lane, description) {
-    const gap = planes(bytes, lane.gap, Uint32Array), dur = planes(bytes, lane.dur, Uint32Array);
-    const unit = description.unit, length = gap.length, start = new Float64Array(length);
-    const jumps = new Map(lane.jumps);
-    let at = 0;
-    for (let i = 0; i < length; i++) {
-      at += gap[i];
-      if (jumps.size && jumps.has(i)) at += jumps.get(i);
-      start[i] = at * unit;
-      at += dur[i];
-    }
-    const numbers = (place) => planes(bytes, place, place[2] === 4 ? Uint32Array : Uint16Array);
-    const classes = { operators: description.blocks.length + 1, graphs: description.phases.length, states: description.states.length };
-    const unpacked = {
-      type: lane.type, label: lane.label, thread: lane.thread, length, start, dur, unit, kind: numbers(lane.kind), classes: classes[lane.type],
-      compute: lane.compute ? planes(bytes, lane.compute, Uint8Array) : null,
-      tokens: lane.tokens ? planes(bytes, lane.tokens, Uint32Array) : null,
-      by: lane.by ? numbers(lane.by) : null,
-      flowLane: lane.flow_lane ? planes(bytes, lane.flow_lane, Uint16Array) : null,
-      flowItem: lane.flow_item ? planes(bytes, lane.flow_item, Uint32Array) : null,
-      under: Boolean(lane.under),
-      matches: null,
-    };
-    unpacked.sums = blockSums(unpacked, description);
-    return unpacked;
-  }
-
-  // The class of an item: an operator's block or a graph's phase. The last class of an operator lane is waiting.
-  const classOf = (lane, i, kinds) => (lane.type === "operators" ? kinds[lane.kind[i]][2] : lane.kind[i]);
-  const waited = (lane, i) => (lane.compute && lane.compute[i] !== 255 ? 1 - lane.compute[i] / 254 : 0);
-
-  function blockSums(lane, description) {
-    const count = Math.ceil(lane.length / BLOCK), sums = new Float32Array(count * lane.classes);
-    const kinds = description.kinds.map((kind) => kind[2]);
-    const operators = lane.type === "operators", last = lane.classes - 1;
-    for (let i = 0; i < lane.length; i++) {
-      const base = ((i / BLOCK) | 0) * lane.classes, time = lane.dur[i] * lane.unit;
-      if (operators) {
-        const c = lane.compute[i], wait = c === 255 ? 0 : time * (1 - c / 254);
-        sums[base + kinds[lane.kind[i]]] += time - wait;
-        sums[base + last] += wait;
-      } else {
-        sums[base + lane.kind[i]] += time;
-      }
-    }
-    return sums;
-  }
-
-  const endOf = (lane, i) => lane.start[i] + lane.dur[i] * lane.unit;
-
-  function firstAfter(starts, time) { // first index with start > time
-    let low = 0, high = starts.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (starts[middle] > time) high = middle; else low = middle + 1;
-    }
-    return low;
-  }
-
-  // ---- words
-
-  function duration(ns) {
-    const three = (value) => (value >= 99.95 ? value.toFixed(0) : value >= 9.995 ? value.toFixed(1) : value.toFixed(2));
-    if (ns < 999.5) return `${Math.round(ns)} ns`;
-    if (ns < 999.5e3) return `${three(ns / 1e3)} µs`;
-    if (ns < 999.5e6) return `${three(ns / 1e6)} ms`;
-    return `${three(ns / 1e9)} s`;
-  }
-
-  function tickText(ns, step) {
-    const [size, unit] = step >= 1e9 ? [1e9, "s"] : step >= 1e6 && ns < 10e9 ? [1e6, "ms"] : step >= 1e6 ? [1e9, "s"]
-      : step >= 1e3 && ns < 10e6 ? [1e3, "µs"] : step >= 1e3 ? [1e6, "ms"] : ns < 10e3 ? [1, "ns"] : [1e3, "µs"];
-    const digits = Math.max(0, Math.ceil(-Math.log10(step / size) - 1e-9));
-    return `${(ns / size).toFixed(Math.min(6, digits))} ${unit}`;
-  }
-
-  // A kernel of a template by its own name: what it returns and where it is declared takes all the room of a bar.
-  const brief = (name) => (name.startsWith("void ") ? name.slice(5).replace(/^(?:(?:\w+|\(anonymous namespace\))::)+/, "") : name);
-
-  // ---- the view
-
-  // A thread's states go under its operators; a thread without operators gets a lane of its own.
-  function arranged(lanes) {
-    const rest = new Set(lanes.filter((lane) => lane.type === "states")), out = [];
-    for (const lane of lanes) {
-      if (lane.type === "states") continue;
-      out.push(lane);
-      for (const states of rest) if (lane.thread !== undefined && states.thread === lane.thread) { states.under = true; out.push(states); rest.delete(states); }
-    }
-    return [...out, ...rest];
-  }
 
   class FlowprofTimeline {
     constructor(root, description, buffer) {
@@ -311,119 +209,10 @@
       }
       const i0 = Math.max(0, firstAfter(lane.start, this.t0) - 1), i1 = firstAfter(lane.start, this.t1);
       if (i1 > i0) {
-        if (i1 - i0 <= Math.min(1500, lane.type === "states" ? this.width / 6 : this.width)) this.items(c, lane, y, i0, i1);
-        else this.columns(c, lane, y, i0, i1);
+        if (i1 - i0 <= Math.min(1500, lane.type === "states" ? this.width / 6 : this.width)) drawItems(this, c, lane, i0, i1);
+        else drawColumns(this, c, lane, i0, i1);
       }
-      if (lane.matches) this.matches(c, lane, y);
-    }
-
-    // Few items: each is a box, its wait lighter, its name inside where there is room.
-    items(c, lane, y, i0, i1) {
-      const colours = this.palette[lane.type], kinds = this.description.kinds;
-      c.textBaseline = "middle";
-      c.font = `12px ${this.font}`;
-      for (let i = i0; i < i1; i++) {
-        const x0 = this.x(lane.start[i]), x1 = this.x(endOf(lane, i));
-        if (x1 < 0) continue;
-        const wide = x1 - x0, left = Math.max(x0, -2), right = Math.min(x1, this.width + 2), gap = wide > 8 ? 0.8 : 0;
-        c.fillStyle = colours[classOf(lane, i, kinds)];
-        c.fillRect(left, y, Math.max(0.7, right - left - gap), lane.high);
-        const wait = waited(lane, i);
-        if (wait > 0.004) {
-          const from = Math.max(left, x1 - wide * wait);
-          c.fillStyle = colours[colours.length - 1];
-          c.fillRect(from, y, Math.max(0, right - from - gap), lane.high);
-        }
-        const room = Math.min(right, this.width) - Math.max(left, 0) - 8;
-        if (room > 34 && lane.type !== "states") {
-          const operator = lane.type === "operators" ? kinds[lane.kind[i]] : null;
-          const text = operator ? brief(operator[1]) || operator[0]
-            : `${this.description.phases[lane.kind[i]]} · ${lane.tokens[i]} ${lane.tokens[i] === 1 ? "token" : "tokens"}`;
-          c.save();
-          c.beginPath(); c.rect(Math.max(left, 0), y, room + 6, lane.high); c.clip();
-          c.fillStyle = "#fff";
-          c.shadowColor = "rgba(0,0,0,.55)"; c.shadowBlur = 2;
-          c.fillText(text, Math.max(left, 0) + 5, y + lane.high / 2 + 0.5);
-          c.restore();
-        }
-      }
-    }
-
-    // Many items: per pixel column, the time of every class, stacked from below.
-    columns(c, lane, y, i0, i1) {
-      const w = this.canvas.width, h = Math.round(lane.high * this.ratio), classes = lane.classes, scale = w / (this.t1 - this.t0);
-      const size = w * classes;
-      if (!this.sums || this.sums.length < size) this.sums = new Float32Array(size);
-      const acc = this.sums;
-      acc.fill(0, 0, size);
-      const spread = (start, end, put) => {
-        const x0 = (start - this.t0) * scale, x1 = (end - this.t0) * scale;
-        const first = Math.max(0, Math.floor(x0)), last = Math.min(w - 1, Math.floor(x1));
-        if (last < 0 || first >= w) return;
-        if (first >= last) { put(Math.min(first, w - 1) * classes, x1 - x0); return; }
-        for (let x = first; x <= last; x++) put(x * classes, Math.min(x1, x + 1) - Math.max(x0, x), x1 - x0);
-      };
-      if (i1 - i0 > 8 * BLOCK * 64) {
-        const sums = lane.sums;
-        for (let b = (i0 / BLOCK) | 0, stop = Math.ceil(i1 / BLOCK); b < stop; b++) {
-          const a = b * BLOCK, z = Math.min(a + BLOCK, lane.length) - 1, base = b * classes;
-          const start = lane.start[a], end = endOf(lane, z), whole = end - start || 1;
-          spread(start, end, (column, part, width = part) => {
-            const share = width > 0 ? (part / width) * scale : 0;
-            for (let k = 0; k < classes; k++) acc[column + k] += sums[base + k] * share;
-          }, whole);
-        }
-      } else {
-        const kinds = this.description.kinds, last = classes - 1;
-        for (let i = i0; i < i1; i++) {
-          const own = classOf(lane, i, kinds), wait = waited(lane, i), start = lane.start[i];
-          spread(start, endOf(lane, i), (column, part) => {
-            acc[column + own] += part * (1 - wait);
-            if (wait) acc[column + last] += part * wait;
-          });
-        }
-      }
-      let image = this.images.get(h);
-      if (!image) this.images.set(h, (image = c.createImageData(w, h)));
-      const pixels = new Int32Array(image.data.buffer), words = this.words[lane.type];
-      const least = lane.type === "states" ? Math.round(2 * this.ratio) : 0; // rows that even a short stretch gets
-      pixels.fill(this.laneWord);
-      for (let x = 0; x < w; x++) {
-        let level = 0, row = h;
-        for (let k = 0; k < classes; k++) {
-          const part = acc[x * classes + k];
-          if (part <= 0) continue;
-          level = Math.min(1, level + part);
-          const to = Math.min(row - least, h - Math.round(level * h));
-          for (; row > to && row > 0; row--) pixels[(row - 1) * w + x] = words[k];
-        }
-      }
-      c.putImageData(image, 0, Math.round(y * this.ratio));
-    }
-
-    // Search results: the rest fades, each match keeps at least one pixel.
-    matches(c, lane, y) {
-      c.globalAlpha = 0.72;
-      c.fillStyle = this.laneColour;
-      c.fillRect(0, y, this.width, lane.high);
-      c.globalAlpha = 1;
-      c.fillStyle = this.mark;
-      const { matches } = lane, step = (this.t1 - this.t0) / this.width;
-      let low = 0, high = matches.length;
-      const from = Math.max(0, firstAfter(lane.start, this.t0) - 1);
-      while (low < high) { const m = (low + high) >> 1; if (matches[m] >= from) high = m; else low = m + 1; }
-      for (let m = low; m < matches.length;) {
-        const i = matches[m], start = lane.start[i];
-        if (start > this.t1) break;
-        const x0 = this.x(start), x1 = this.x(endOf(lane, i));
-        c.fillRect(x0, y, Math.max(1, x1 - x0 - (x1 - x0 > 4 ? 0.8 : 0)), lane.high);
-        if (x1 - x0 >= 1) { m++; continue; }
-        // skip what falls on the same pixel
-        const next = this.t0 + (Math.floor(x0) + 1) * step;
-        let a = m + 1, z = matches.length;
-        while (a < z) { const k = (a + z) >> 1; if (lane.start[matches[k]] >= next) z = k; else a = k + 1; }
-        m = a;
-      }
+      if (lane.matches) drawMatches(this, c, lane);
     }
 
     // ---- search
@@ -508,7 +297,7 @@
       if (lane.type === "operators") {
         const [op, name, block, layer, type, shape] = this.description.kinds[lane.kind[item]];
         head.textContent = name || op;
-        lines.push(`${op}${name ? "" : ""} · ${this.description.blocks[block]}${layer === null ? "" : ` · layer ${layer}`}`);
+        lines.push(`${op} · ${this.description.blocks[block]}${layer === null ? "" : ` · layer ${layer}`}`);
         if (shape) lines.push(`${type} ${shape}`.trim());
         const wait = waited(lane, item);
         const call = this.launch(lane, item);
