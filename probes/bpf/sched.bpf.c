@@ -42,7 +42,7 @@ struct away {      /* a thread of a target that does not run */
 };
 
 struct name {
-	char text[16];
+	u64 text[2]; /* 16 bytes */
 };
 
 /* A thread leaves that never came back, as far as we saw: some hosts hide the switches of a thread of their own. */
@@ -90,13 +90,19 @@ struct runner {
 BPF_ARRAY(runners, struct runner, RING_CPUS);
 #define LATELY 20000000 /* ns */
 
-static inline void note_name(u32 tid, const char *text)
+/* Compared each time: programs rename themselves, and numbers are used again. To look is cheaper than to update. */
+static inline void note_name(u32 tid, struct name *name)
+{
+	struct name *known = thread_names.lookup(&tid);
+	if (tid && !(known && known->text[0] == name->text[0] && known->text[1] == name->text[1]))
+		thread_names.update(&tid, name);
+}
+
+static inline void note_comm(u32 tid, const char *comm)
 {
 	struct name name = {};
-	if (!tid)
-		return;
-	bpf_probe_read_kernel(&name, sizeof(name), text);
-	thread_names.update(&tid, &name); /* each time: programs rename themselves, and numbers are used again */
+	bpf_probe_read_kernel(&name, sizeof(name), comm);
+	note_name(tid, &name);
 }
 
 static inline void note_unseen_return(void)
@@ -121,16 +127,18 @@ int sched_switch(struct switch_record *ctx)
 		here->longest = now - here->since;
 		here->ended = now;
 		here->tid = prev;
-		note_name(prev, ctx->prev_comm);
+		note_comm(prev, ctx->prev_comm);
 	}
 	here->since = now;
 	here->running = next;
 
 	struct away *back = away_threads.lookup(&next);
+	int goes = traced.lookup(&tgid) && !(ctx->prev_state & DYING);
+	u16 site = bpf_get_attach_cookie(ctx);
+	if (back || goes)
+		count_hit(site);
 	if (back) {
 		counters_return(next);
-		u16 site = bpf_get_attach_cookie(ctx);
-		count_hit(site);
 		struct event *e = reserve(OFF_CPU, site, &index);
 		if (e) {
 			u32 left = back->cpu, runner = here->ended > back->woken ? here->tid : prev;
@@ -152,7 +160,7 @@ int sched_switch(struct switch_record *ctx)
 		}
 		away_threads.delete(&next);
 	}
-	if (traced.lookup(&tgid) && !(ctx->prev_state & DYING)) {
+	if (goes) {
 		struct away gone = {};
 		gone.out = now;
 		gone.state = ctx->prev_state;
@@ -162,9 +170,9 @@ int sched_switch(struct switch_record *ctx)
 		here->ended = now;
 		here->tid = next;
 		if (gone.state & 0xff)
-			gone.stack = stack_at_kernel(bpf_get_attach_cookie(ctx));
+			gone.stack = stack_at_kernel(site);
 		else
-			note_name(next, ctx->next_comm);
+			note_comm(next, ctx->next_comm);
 		if (away_threads.lookup(&prev))
 			note_unseen_return();
 		away_threads.update(&prev, &gone);
@@ -187,7 +195,7 @@ int sched_waking(struct waking_record *ctx)
 	sleeper->waker = waker;
 	if (waker) {
 		bpf_get_current_comm(&name, sizeof(name));
-		thread_names.update(&waker, &name);
+		note_name(waker, &name);
 	}
 	return 0;
 }

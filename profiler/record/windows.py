@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SHALLOW_S = (0.2, 2.5)  # shortest and longest shallow window: the shortest lies between two deep ones
+SHALLOW_S = (0.2, 5.0)  # shortest and longest shallow window: the shortest lies between two deep ones
+SAVING_S = 1.0  # a shallow window that saves up lasts at least so long: every window's end is work
 DEEP_S = (0.1, 1.0)  # shortest and longest deep window, before it is stretched to hold one whole graph
 LONGEST_S = 20.0  # a deep window waits at most so long for its first whole graph
 FULL_S = 1.0  # every window, where the deepest level stays on
@@ -109,9 +110,11 @@ class Controller:
         return "token", self._saving_s(price)
 
     def _saving_s(self, price: _Price) -> float:
-        """How long a shallow window lasts: until the next deep one can be paid for. Every window's end is work."""
+        """How long a shallow window lasts: until the next deep one can be paid for."""
         missing_s = price.whole_s - self.credit_s
-        return min(max(SHALLOW_S[0], missing_s / self._income), SHALLOW_S[1]) if self._income else SHALLOW_S[1]
+        if missing_s <= 0:
+            return SHALLOW_S[0]
+        return min(max(SAVING_S, missing_s / self._income), SHALLOW_S[1]) if self._income else SHALLOW_S[1]
 
     def ended(self, seen: Seen) -> None:
         """Account for a window: for a deep one after the shallow one that follows it, which it is compared with."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from flowprof.profiler.record.windows import DEEP_S, FIXED_SHARE, FULL_S, LEAST, SHALLOW_S, Controller, Seen
+from flowprof.profiler.record.windows import DEEP_S, FIXED_SHARE, FULL_S, LEAST, SAVING_S, SHALLOW_S, Controller, Seen
 
 Speed = Callable[[float], float]  # time (s) → slow-down of the thread level; the op level costs a third of it
 
@@ -166,3 +166,17 @@ def test_a_shallow_window_lasts_until_the_next_deep_one_can_be_paid_for() -> Non
     for _ in range(12):
         controller.ended(Seen("op", 0.5, 0.5 * 0.4))
     assert controller.next() == ("token", SHALLOW_S[1]), "far in debt"
+
+
+def test_a_shallow_window_that_saves_up_is_not_cut_into_pieces() -> None:
+    """What is missing in the end is little, and would be earned in a moment: each end of a window is work."""
+    controller = Controller(("op",), 0.01)
+    for _ in range(3):
+        controller.ended(Seen("op", 0.5, 0.05))
+    lengths = []
+    for _ in range(60):
+        level, length = controller.next()
+        controller.ended(Seen(level, length, 0.03 if level == "op" else 0.0, recorder_s=0.004))
+        if level == "token":
+            lengths.append(length)
+    assert min(lengths) >= SAVING_S
