@@ -1,7 +1,8 @@
 """Where a row leads in the graph view: the operators in which its thread spent the time that the row tells.
 
 Taken from the verdicts' threads, so from thread windows: of a wait that none of them saw nothing is known, and the row
-leads nowhere. Requests and stacks have operators of their own; growth with the context leads to what reads the cache.
+leads nowhere. Requests and stacks have operators of their own; growth with the context leads to what reads the cache,
+memory that another process takes to the products.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from flowprof.profiler.sections.blocked import BlockedRow
+from flowprof.profiler.sections.blocked import BlockedRow, OpenWait
+from flowprof.profiler.sections.processes import Starved
 from flowprof.profiler.sections.requests import RequestRow
 from flowprof.profiler.sections.threads import ThreadRow
 from flowprof.profiler.sections.verdicts import OperatorThread, Verdict, VerdictTable
@@ -19,6 +21,7 @@ from flowprof.viewers.quantity import clean
 
 MOST = 5  # groups of operators that a row leads to
 COVERED = 0.9  # of the time: groups beyond that are left out
+PRODUCTS = ("MUL_MAT", "MUL_MAT_ID")  # that read weights
 
 Part = Callable[[OperatorThread], int]
 
@@ -69,8 +72,28 @@ class Leads:
         """JSON as above: what reads the KV cache in decode, which is what grows with the context."""
         return _nodes((row.op, row.block, row.tensors) for row in self._rows if row.phase == "decode" and row.context)
 
+    def starved(self, row: Starved) -> tuple[str, str]:
+        """The phase and JSON as above: where the process's threads lacked a processor; of memory its phase's products;
+        of a GPU nothing."""
+        if row.means == "memory":
+            return row.phase, _nodes(
+                (one.op, one.block, one.tensors) for one in self._rows
+                if one.phase == row.phase and one.op in PRODUCTS and any(its.pid == row.pid for its in one.threads)
+            )  # fmt: skip
+        return self.lacking(row.pid) if row.means == "processor" else ("", "")
 
-def of_operators(row: RequestRow | BlockedRow) -> tuple[str, str]:
+    def lacking(self, pid: int, ith: int | None = None) -> tuple[str, str]:
+        """Likewise, where threads of a process, or that one of its pool, lacked a processor: of the phase with most."""
+        times: dict[str, list[tuple[int, Verdict]]] = defaultdict(list)
+        for one in self._rows:
+            its = [thread for thread in one.threads if thread.pid == pid and ith in (None, thread.ith)]
+            times[one.phase].append((sum(thread.runnable_ns or 0 for thread in its), one))
+        phase = max(times, key=lambda name: sum(ns for ns, _ in times[name]), default="")
+        most = _most(sorted(times[phase], key=lambda pair: -pair[0]))
+        return phase, _nodes((one.op, one.block, one.tensors) for one in most)
+
+
+def of_operators(row: RequestRow | BlockedRow | OpenWait) -> tuple[str, str]:
     """Of a row that has operators itself: the phase of most of their time, and the operators with most of that."""
     times: dict[str, float] = defaultdict(float)
     for one in row.operators:
