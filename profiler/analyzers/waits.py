@@ -54,10 +54,9 @@ from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording
 
 MAX_CAUSES = 100
-NEIGHBOUR_SHARE = 0.25  # of one processor: who uses that much can push the engine's threads together
 NEIGHBOURS_SQL = """
 SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window) AS share, coalesce(cpus, '')
-FROM neighbour WHERE share >= $least ORDER BY share DESC
+FROM neighbour ORDER BY share DESC, pid
 """
 QUOTA_SQL = """
 SELECT pid, max(value) FILTER (name = 'quota_us'), coalesce(max(value) FILTER (name = 'period_us'), 0),
@@ -71,7 +70,7 @@ FAULTS_SQL = "SELECT pid, file, count(*) FROM page_fault GROUP BY pid, file ORDE
 def analyze(recording: Recording) -> Result:
     rows, lost, pids = splits(recording), losses(recording), computing(recording)
     crowded = {pool.pid for pool in crowded_pools(recording)}
-    neighbours = [Neighbour(*row) for row in recording.rows(NEIGHBOURS_SQL, {"least": NEIGHBOUR_SHARE})]
+    neighbours = [Neighbour(*row) for row in recording.rows(NEIGHBOURS_SQL)]
     faults: dict[int, list[tuple[str | None, int]]] = defaultdict(list)
     for pid, file, count in recording.rows(FAULTS_SQL):
         faults[pid].append((file, count))

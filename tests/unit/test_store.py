@@ -407,7 +407,7 @@ def test_calls_are_not_added_up_one_by_one_before_their_operators_are_known(path
 
 
 def test_a_view_that_is_kept_is_found_out_once(path: str) -> None:
-    write(path, Synthetic(layers=1, requests=1, tokens=4, experts=(8, 2)))
+    write(path, Synthetic(layers=1, requests=1, tokens=4, experts=(8, 2), cycle=("op",)))
     with Recording.open(path) as recording:
         before = sorted(recording.rows("FROM expert_read"))
         recording.keep("expert_read")
