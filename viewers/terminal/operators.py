@@ -53,5 +53,5 @@ def _covered(page: Page, item: Coverage, outside: float) -> Text:
         text.append(page.plain(f"  from {count(item.tokens_measured)} of {count(item.tokens)} tokens, "
                                f"scaled to all"), style="dim")  # fmt: skip
     if outside > UNATTRIBUTED:
-        text.append(page.plain(f"  {percent(outside)} of the time outside operators"), style="yellow")
+        text.append(page.plain(f"  {percent(outside)} outside operators"), style="yellow")
     return text

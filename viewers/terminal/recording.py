@@ -39,7 +39,7 @@ def draw(page: Page, report: Report) -> RenderableType:
     table.add_row("overhead", _overhead(page, report))
     why = _no_verdicts(report) if report.get(OperatorTable) is not None else ""
     if why:
-        table.add_row("verdicts", page.plain(f"skipped: {clean(why)}"))
+        table.add_row("verdicts", page.plain(clean(why)))
     waits = report.get(WaitTable)
     for note in waits.notes if waits else ():
         table.add_row("waits", Text(page.plain(note), style="red" if waits and waits.withheld else ""))
@@ -73,8 +73,9 @@ def _no_verdicts(report: Report) -> str:
     """Why nothing was held against a ceiling; "" where it was."""
     judged = report.get(VerdictTable)
     if judged is not None:
-        return "" if judged.ceilings else judged.notes[0]
-    return next((one.reason for one in report.sections if one.name == "verdicts" and one.status == "skipped"), "")
+        return "" if judged.ceilings else judged.notes[0] if judged.withheld else f"on waits only: {judged.notes[0]}"
+    skipped = (one for one in report.sections if one.name == "verdicts" and one.status == "skipped")
+    return next((f"skipped: {one.reason}" for one in skipped), "")
 
 
 def _overhead(page: Page, report: Report) -> str:
