@@ -1,8 +1,9 @@
 """Where a row leads in the graph view: the operators in which its thread spent the time that the row tells.
 
 Taken from the verdicts' threads, so from thread windows: of a wait that none of them saw nothing is known, and the row
-leads nowhere. Requests and stacks have operators of their own; growth with the context leads to what reads the cache,
-memory that another process takes to the products.
+leads nowhere. Where there are no thread windows at all, causes lead to the operators that were mostly held up for that
+reason, whichever thread of the pool was away. Requests and stacks have operators of their own; growth with the context
+leads to what reads the cache, memory that another process takes to the products.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Leads:
         for row in self._rows:
             for thread in row.threads:
                 self._found[row.phase, thread.pid, thread.ith].append((row, thread))
+        self._deep = bool(self._found)
 
     def __call__(self, row: ThreadRow | WaitRow | WaitCause | WaitRoot) -> str:
         """JSON for js/tables.js: a list of {op, block, tensors}, the most time first; "" when there is none."""
@@ -65,8 +67,13 @@ class Leads:
             whole = self._found.get((row.phase, row.pid, row.ith), [])
             found = [(verdict, thread) for verdict, thread in whole if thread.driver_tid == row.driver_tid]
             part = waited if isinstance(row, WaitRow) else barrier
-        times = sorted(((part(thread), verdict) for verdict, thread in found), key=lambda one: -one[0])
-        return _nodes((one.op, one.block, one.tensors) for one in _most(times))
+        times = [(part(thread), verdict) for verdict, thread in found]
+        if isinstance(row, WaitCause) and not self._deep:
+            times = [
+                (round((one.wait_share or 0.0) * one.measured_ns), one) for one in self._rows
+                if (one.phase, one.wait_state) == (row.phase, row.state)
+            ]  # fmt: skip
+        return _nodes((one.op, one.block, one.tensors) for one in _most(sorted(times, key=lambda one: -one[0])))
 
     def growth(self) -> str:
         """JSON as above: what reads the KV cache in decode, which is what grows with the context."""

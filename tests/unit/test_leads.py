@@ -76,6 +76,16 @@ def test_what_no_thread_window_saw_leads_nowhere() -> None:
     assert Leads(None)(cause("runnable", 0)) == ""
 
 
+def test_without_thread_windows_a_cause_leads_to_what_was_held_up_so() -> None:
+    held, less, other = (
+        replace(verdict(name), wait_share=share, wait_state=state)
+        for name, share, state in (("h", 0.9, "runnable"), ("l", 0.05, "runnable"), ("o", 0.5, "fault"))
+    )
+    leads = Leads(table(held, less, other, verdict("n")))
+    assert names(leads(cause("runnable", 1))) == ["h"] and names(leads(cause("fault", 0))) == ["o"]
+    assert leads(cause("stopped", 0)) == leads(cause("runnable", 0, "prefill")) == leads(root("barrier", 0)) == ""
+
+
 def test_a_thread_leads_to_its_own_pool_only() -> None:
     row = ThreadRow(PID, DRIVER, 700, 0, "llama", "decode", 9, 1, 1, 0.5, 1.0, 1.0)
     assert names(LEADS(row)) == ["b"]
