@@ -21,7 +21,7 @@ PREEMPTED_NS = 50_000_000  # a dozen of the scheduler's slices: in a phase of 10
 CROWDED_SHARE, CROWDED_NS = 0.15, 100_000_000  # threads that are not bound to one processor: whoever runs beside them,
 # the recorder too, pushes them together for a few slices until the scheduler parts them again
 CROWDED_OF_ALL = 0.1  # of the time in all graphs: some wake up together after every pause, and are parted again
-NEIGHBOUR_SHARE = 0.25  # of one processor: who use that much together can push the engine's threads together
+NEIGHBOUR_SHARE = 0.25  # of one processor: who use that much, one or many, push the engine's threads together
 THROTTLED_NS = 1_000_000  # mean; an idle processor takes a woken thread within 0.1 ms
 STOPPED_NS = 1_000_000
 ENOUGH_GRAPHS = 20
@@ -136,11 +136,11 @@ def _no_processor(price: _Price, scene: Scene) -> Finding | None:
     if scene.crowded:
         return None  # threads.oversubscribed says so
     bound = siblings[0].cpus in _one_each(siblings)
-    if sum(one.share for one in scene.neighbours) >= NEIGHBOUR_SHARE and not bound:
+    much = price.share >= CROWDED_SHARE and loss.lost_ns >= max(CROWDED_NS, CROWDED_OF_ALL * scene.graphs_ns)
+    shares = [one.share for one in scene.neighbours]
+    if not bound and (max(shares, default=0.0) >= NEIGHBOUR_SHARE or (much and sum(shares) >= NEIGHBOUR_SHARE)):
         return _crowded(price, scene.neighbours, others, siblings[0])
-    if bound or (price.share >= CROWDED_SHARE and loss.lost_ns >= max(CROWDED_NS, CROWDED_OF_ALL * scene.graphs_ns)):
-        return _shared(price, siblings[0], bound)
-    return None
+    return _shared(price, siblings[0], bound) if bound or much else None
 
 
 def _throttled(price: _Price, idle: list[WaitCause], quota: Quota | None) -> Finding:

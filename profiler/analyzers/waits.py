@@ -13,7 +13,8 @@ are of low confidence, above 10 % they are withheld.
 Who wakes a thread may have waited itself. `roots` pass waits on to what their waker, or the last thread at a barrier,
 waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up to the waits.
 
-* `waits.preempted`: other programs took processors from the pool for 5 % of a phase or more. Move them away (taskset,
+* `waits.preempted`: other programs took processors from the pool for 5 % of a phase or more, or used a quarter of one
+  (small ones together), so that the pool's threads were in each other's way on the rest. Move them away (taskset,
   cgroups, nice), or give the engine fewer threads than there are processors.
 * `waits.throttled`: threads could run and did not, while their processor idled: a cgroup's quota (docker --cpus). Or
   the kernel's own account of the cgroup says that it was held up for half of the time that threads waited for a

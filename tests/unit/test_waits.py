@@ -182,6 +182,7 @@ SMALL = [("pytest", 901, 0.12), ("python", 902, 0.1), ("cc1", 903, 0.08), ("make
         # none of them alone, but all together
         (every_graph(MAIN, 1, 6, "runnable", WORKER), {"neighbours": SMALL[:2]}, [("waits.shared_processor", 6.0)]),
         (every_graph(MAIN, 1, 6, "runnable", WORKER), {"neighbours": SMALL}, [("waits.preempted", 6.0)]),
+        (every_graph(MAIN, 1, 3, "runnable", WORKER), {"neighbours": SMALL}, []),  # 60 ms in all: as without them
         (every_graph(MAIN, 1, 3, "runnable", 77), {}, []),  # flowprof itself
         (every_graph(MAIN, 1, 0.5, "fault", 0), {"faults": 20}, [("waits.fault", 0.5)]),
         ([(MAIN, 41, 6, "stopped", HOG), (WORKER, 41, 6, "stopped", HOG)], {}, [("waits.stopped", 0.3)]),
