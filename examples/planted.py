@@ -109,10 +109,9 @@ def _under_load(server: RunningServer, planted: Planted) -> Iterator[None]:
 def where(finding: str, recording: str) -> int:
     """Say where in the report the planted cause stands. Returns 1 when it is not there."""
     told = subprocess.run([*FLOWPROF, "report", recording, "--json"], check=True, stdout=subprocess.PIPE).stdout
-    ids = [one["id"] for one in json.loads(told)["findings"]]
-    found = finding in ids
-    place = (
-        f"finding {ids.index(finding) + 1} of {len(ids)} by its price" if found else f"not among {len(ids)} findings"
-    )
+    found = sorted(json.loads(told)["findings"], key=lambda one: one["severity"] != "problem")  # as the report has them
+    ids = [one["id"] for one in found]
+    there = finding in ids
+    place = f"finding {ids.index(finding) + 1} of {len(ids)}" if there else f"not among {len(ids)} findings"
     print(f"\nplanted: {finding}, {place}; the recording: {recording}")
-    return 0 if found else 1
+    return 0 if there else 1

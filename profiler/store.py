@@ -274,6 +274,14 @@ class Recording:
         if lists and lists[0]:
             self._read(f"INSERT INTO {name} ({', '.join(arrays)}) SELECT {values}", lists, lambda _: None)
 
+    def keep(self, view: str) -> None:
+        """Find out now what a view yields, for all queries that read it from now on. For reading only."""
+        if self.writable:
+            raise RuntimeError("a view of a recording that is written changes")
+        name = _table(view)
+        self._read(f"CREATE OR REPLACE TABLE memory.main.kept_{name} AS FROM {name}", (), _done)
+        self._read(f"CREATE OR REPLACE VIEW memory.main.{name} AS FROM memory.main.kept_{name}", (), _done)
+
     def restrict(self, from_ns: int, to_ns: int) -> None:
         """Queries see what was recorded between two times, as if the recording had been made then. For reading only.
 

@@ -76,11 +76,10 @@ def report_of(path: Path) -> Report:
 
 
 def problems(report: Report) -> list[Finding]:
-    """What the analyzers of waits and threads found, dearest first."""
+    """All that the report has first, as it has them."""
     assert not report.findings_withheld, "losses: the recorder was starved"
-    found = [finding for finding in report.findings if finding.id.startswith(("waits.", "threads."))]
-    print(*found, sep="\n")  # shown when a test fails
-    return [finding for finding in found if finding.severity == "problem"]
+    print(*report.findings, sep="\n")  # shown when a test fails
+    return [finding for finding in report.findings if finding.severity == "problem"]
 
 
 def pool(path: Path) -> dict[int, int]:

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from flowprof.profiler.findings import Finding
 from flowprof.profiler.report import Report
 from flowprof.profiler.sections.blocked import BlockedTable
 from flowprof.profiler.sections.counters import CounterTable
@@ -86,13 +87,19 @@ def document(report: Report) -> dict[str, Any]:
         "overlap": [overlap(one) for one in found.overlaps] if (found := report.get(OverlapTable)) else [],
         "exposure": exposure(found) if found else {},
         "cuda_host": asdict(cuda) if (cuda := report.get(CudaHost)) else {},
-        "findings": [asdict(one) for one in report.findings],
+        "findings": [asdict(one) for one in _in_order_of_cost(report.findings)],
         "findings_withheld": report.findings_withheld,
         "sections": [
             {"name": outcome.name, "status": outcome.status, "reason": outcome.reason} for outcome in report.sections
         ],
         "notes": list(summary.notes) if summary else [],
     }
+
+
+def _in_order_of_cost(findings: tuple[Finding, ...]) -> list[Finding]:
+    """Whatever their severity; those without a price last, in the report's order."""
+    return sorted(findings, key=lambda one: -math.inf if one.cost_ns_per_token is None else one.cost_ns_per_token,
+                  reverse=True)  # fmt: skip
 
 
 def _request(row: RequestRow) -> dict[str, Any]:

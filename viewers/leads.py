@@ -1,7 +1,9 @@
 """Where a row leads in the graph view: the operators in which its thread spent the time that the row tells.
 
 Taken from the verdicts' threads, so from thread windows: of a wait that none of them saw nothing is known, and the row
-leads nowhere. Requests and stacks have operators of their own; growth with the context leads to what reads the cache.
+leads nowhere. Where there are no thread windows at all, causes lead to the operators that were mostly held up for that
+reason, whichever thread of the pool was away. Requests and stacks have operators of their own; growth with the context
+leads to what reads the cache, memory that another process takes to the products.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from flowprof.profiler.sections.blocked import BlockedRow
+from flowprof.profiler.sections.blocked import BlockedRow, OpenWait
+from flowprof.profiler.sections.processes import Starved
 from flowprof.profiler.sections.requests import RequestRow
 from flowprof.profiler.sections.threads import ThreadRow
 from flowprof.profiler.sections.verdicts import OperatorThread, Verdict, VerdictTable
@@ -19,6 +22,7 @@ from flowprof.viewers.quantity import clean
 
 MOST = 5  # groups of operators that a row leads to
 COVERED = 0.9  # of the time: groups beyond that are left out
+PRODUCTS = ("MUL_MAT", "MUL_MAT_ID")  # that read weights
 
 Part = Callable[[OperatorThread], int]
 
@@ -52,6 +56,7 @@ class Leads:
         for row in self._rows:
             for thread in row.threads:
                 self._found[row.phase, thread.pid, thread.ith].append((row, thread))
+        self._deep = bool(self._found)
 
     def __call__(self, row: ThreadRow | WaitRow | WaitCause | WaitRoot) -> str:
         """JSON for js/tables.js: a list of {op, block, tensors}, the most time first; "" when there is none."""
@@ -62,15 +67,40 @@ class Leads:
             whole = self._found.get((row.phase, row.pid, row.ith), [])
             found = [(verdict, thread) for verdict, thread in whole if thread.driver_tid == row.driver_tid]
             part = waited if isinstance(row, WaitRow) else barrier
-        times = sorted(((part(thread), verdict) for verdict, thread in found), key=lambda one: -one[0])
-        return _nodes((one.op, one.block, one.tensors) for one in _most(times))
+        times = [(part(thread), verdict) for verdict, thread in found]
+        if isinstance(row, WaitCause) and not self._deep:
+            times = [
+                (round((one.wait_share or 0.0) * one.measured_ns), one) for one in self._rows
+                if (one.phase, one.wait_state) == (row.phase, row.state)
+            ]  # fmt: skip
+        return _nodes((one.op, one.block, one.tensors) for one in _most(sorted(times, key=lambda one: -one[0])))
 
     def growth(self) -> str:
         """JSON as above: what reads the KV cache in decode, which is what grows with the context."""
         return _nodes((row.op, row.block, row.tensors) for row in self._rows if row.phase == "decode" and row.context)
 
+    def starved(self, row: Starved) -> tuple[str, str]:
+        """The phase and JSON as above: where the process's threads lacked a processor; of memory its phase's products;
+        of a GPU nothing."""
+        if row.means == "memory":
+            return row.phase, _nodes(
+                (one.op, one.block, one.tensors) for one in self._rows
+                if one.phase == row.phase and one.op in PRODUCTS and any(its.pid == row.pid for its in one.threads)
+            )  # fmt: skip
+        return self.lacking(row.pid) if row.means == "processor" else ("", "")
 
-def of_operators(row: RequestRow | BlockedRow) -> tuple[str, str]:
+    def lacking(self, pid: int, ith: int | None = None) -> tuple[str, str]:
+        """Likewise, where threads of a process, or that one of its pool, lacked a processor: of the phase with most."""
+        times: dict[str, list[tuple[int, Verdict]]] = defaultdict(list)
+        for one in self._rows:
+            its = [thread for thread in one.threads if thread.pid == pid and ith in (None, thread.ith)]
+            times[one.phase].append((sum(thread.runnable_ns or 0 for thread in its), one))
+        phase = max(times, key=lambda name: sum(ns for ns, _ in times[name]), default="")
+        most = _most(sorted(times[phase], key=lambda pair: -pair[0]))
+        return phase, _nodes((one.op, one.block, one.tensors) for one in most)
+
+
+def of_operators(row: RequestRow | BlockedRow | OpenWait) -> tuple[str, str]:
     """Of a row that has operators itself: the phase of most of their time, and the operators with most of that."""
     times: dict[str, float] = defaultdict(float)
     for one in row.operators:

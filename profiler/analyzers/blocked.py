@@ -7,7 +7,8 @@ for a state other than sleeping, and for a waker that should not be one; a manif
 tells who held what.
 
 Threads that had not come back when the recording ended (one that hangs, say) are told apart: their stacks are those of
-that moment. Of pool threads it is told in which operators they went to wait, from op and thread windows.
+that moment. Of pool threads it is told in which operators they went to wait, from op and thread windows; of those that
+had not come back in which ones threads had gone to wait with the same stack before, as the last graph has no end.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def analyze(recording: Recording) -> Result:
     rows = recording.rows(read_sql("blocked.sql"), {"limit": MAX_ROWS})
     still = recording.rows(read_sql("open_waits.sql"), {"limit": MAX_ROWS, "end": ended})
     words = _stacks(recording, {row[2] for row in (*rows, *still) if row[2] >= 0})
-    during = _operators(recording, {row[2] for row in rows if row[2] >= 0 and row[5]})
+    during = _operators(recording, {row[2] for row in (*rows, *still) if row[2] >= 0 and row[5]})
     found = tuple(
         BlockedRow(
             pid, comm, threads, computes, state, by, ns, ns / ((ended - begun) * threads) if ended > begun else None,
@@ -51,7 +52,7 @@ def analyze(recording: Recording) -> Result:
     )  # fmt: skip
     total, missing = rows[0][-2:] if rows else (0, 0)
     waits = tuple(
-        OpenWait(pid, comm, threads, computes, state, longest, *words[stack])
+        OpenWait(pid, comm, threads, computes, state, longest, *words[stack], during.get((pid, state, stack), ()))
         for pid, state, stack, comm, threads, computes, longest in still
     )
     return Result(BlockedTable(found, total, sum(row.total_ns for row in found), missing, waits))

@@ -11,12 +11,12 @@ from flowprof.profiler.sections.counters import CounterRow, CounterTable
 from flowprof.profiler.store import Recording
 
 SQL = """
-SELECT c.tid, p.ith, coalesce(p.comm, ''), map_from_entries(list((c.name, c.value)))
+SELECT c.pid, c.tid, p.ith, coalesce(p.comm, ''), map_from_entries(list((c.name, c.value)))
 FROM counter c JOIN (
     SELECT tid, min(ith) AS ith, any_value(comm) AS comm FROM thread GROUP BY tid
 ) p USING (tid)
 WHERE p.ith IS NOT NULL OR c.tid IN (SELECT tid FROM graph_exec)
-GROUP BY c.tid, p.ith, p.comm ORDER BY p.ith, c.tid
+GROUP BY c.pid, c.tid, p.ith, p.comm ORDER BY p.ith, c.tid
 """
 ABSENT = "cycles, instructions and cache misses were not recorded; record with --counters all"
 PER_OPERATOR = "counted per operator"
@@ -27,6 +27,7 @@ NEEDED = Need("SELECT count(*) > 0 FROM counter", "no counters; record again wit
 def analyze(recording: Recording) -> Result:
     rows = tuple(
         CounterRow(
+            pid=pid,
             tid=tid,
             ith=ith,
             comm=comm,
@@ -37,7 +38,7 @@ def analyze(recording: Recording) -> Result:
             minor_faults=values.get("minor_faults"),
             major_faults=values.get("major_faults"),
         )
-        for tid, ith, comm, values in recording.rows(SQL)
+        for pid, tid, ith, comm, values in recording.rows(SQL)
     )
     counted = recording.rows(COUNTED_SQL)[0][0]
     return Result(CounterTable(rows, PER_OPERATOR if counted else ABSENT))

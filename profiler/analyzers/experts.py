@@ -31,6 +31,7 @@ from statistics import fmean, median
 
 import numpy as np
 from flowprof.profiler.analyzers.contract import GRAPHS, Analyzer, Need, Result, coverage
+from flowprof.profiler.analyzers.expert_reads import keep_reads
 from flowprof.profiler.analyzers.expert_reuse import Distances, Key, distances
 from flowprof.profiler.findings import Finding
 from flowprof.profiler.sections.coverage import Coverage
@@ -109,6 +110,7 @@ def reuse(found: Distances, tokens: int, experts: int) -> Reuse:
 
 def analyze(recording: Recording) -> Result:
     covered = coverage(recording, "op", "thread")
+    keep_reads(recording)
     rows = recording.rows(read_sql("experts_layers.sql"))
     counts: dict[Key, NDArray[np.int64]] = {row[:4]: np.zeros(row[3], np.int64) for row in rows}
     for *of, expert, uses in recording.rows(read_sql("experts_counts.sql")):

@@ -1,6 +1,6 @@
 """Would more threads help, or fewer? From the time split of the threads, the bound of the phase and the ceilings.
 
-Per phase and process (the bound is that of the phase, of all processes; the price is of the process's own tokens):
+Per phase and process (the bound and the price are of the process's own graphs and tokens):
 
 * more threads than processors: fewer. A spinning barrier waits for threads that have no processor.
 * threads that lack a processor for 10 % of their time: not more; others take them (see Waits).
@@ -20,7 +20,6 @@ llama.cpp has --threads for decode and --threads-batch for prefill.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowprof.profiler.analyzers import verdicts
@@ -41,7 +40,6 @@ from flowprof.profiler.machine.ceilings import Ceiling, Ceilings, What
 from flowprof.profiler.roofline.least_time import describe
 from flowprof.profiler.sections.bound import Bound
 from flowprof.profiler.sections.thread_count import ThreadAdvice, ThreadAdviceTable
-from flowprof.profiler.sections.verdicts import Verdict
 from flowprof.profiler.sections.waits import WaitRow
 from flowprof.profiler.store import Recording
 
@@ -49,7 +47,6 @@ CROWDED = 0.10  # of the time without a processor
 UNEVEN = 0.25  # of the time at barriers
 WORTH = 1.05  # a ceiling that is higher by less is the same ceiling
 FLAGS = {"prefill": "--threads-batch", "decode": "--threads"}
-_GEMM = "gemm "  # so the ceilings of products are called, with their type
 PROCESSORS_SQL = "SELECT pid, max(cpus_allowed) FROM process WHERE cpus_allowed IS NOT NULL GROUP BY pid"
 
 
@@ -66,12 +63,7 @@ class Split:
 
 def analyze(recording: Recording) -> Result:
     rows, pids = splits(recording), computing(recording)
-    judged = verdicts.ANALYZER.run(recording).value  # None without ceilings: then only the time split speaks
-    bounds: dict[str, tuple[Bound, str]] = (
-        {item.phase: (item.limit, _dtype(item.phase, judged.rows)) for item in judged.phases}
-        if judged is not None
-        else {}
-    )
+    limits = verdicts.limits(recording)  # none without ceilings: then only the time split speaks
     spent = {
         (item.phase, pid): ratio(item.measured_ns, item.tokens_measured)
         for pid in pids for item in coverage(recording, "op", "thread", pid=pid)
@@ -81,7 +73,7 @@ def analyze(recording: Recording) -> Result:
     advice, findings = [], []
     for phase, pid in dict.fromkeys((row.phase, row.pid) for row in rows):
         split = _split([row for row in rows if (row.phase, row.pid) == (phase, pid)], processors.get(pid, 0))
-        limit, dtype = bounds.get(phase, ("unknown", ""))
+        limit, dtype = limits.get((phase, pid), ("unknown", ""))
         one = advise(phase, split, limit, ceilings, dtype, pid)
         advice.append(one)
         findings += _finding(one, spent.get((phase, pid)) or 0.0, in_process(pid, pids))
@@ -101,15 +93,6 @@ def _split(rows: list[WaitRow], processors: int) -> Split:
         barrier=sum(row.barrier_ns for row in rows) / wall,
         runnable=sum(row.runnable_ns for row in rows) / wall,
     )
-
-
-def _dtype(phase: str, rows: Sequence[Verdict]) -> str:
-    """The type of the products that bound the phase: of the ceiling by which most of its time was judged."""
-    took: dict[str, int] = {}
-    for row in rows:
-        if row.phase == phase and row.bound == "compute" and row.ceiling.startswith(_GEMM):
-            took[row.ceiling] = took.get(row.ceiling, 0) + row.measured_ns
-    return max(took, key=lambda name: took[name], default=_GEMM).removeprefix(_GEMM)
 
 
 def advise(phase: str, split: Split, limit: Bound, ceilings: Ceilings, dtype: str = "", pid: int = 0) -> ThreadAdvice:

@@ -172,4 +172,5 @@ def verdict(key: Key, group: Group, threads: GroupThreads, judgement: Judgement,
         threads=threads.threads,
         slowest_thread=None if threads.slowest is None else threads.slowest.thread,
         imbalance_ns=threads.imbalance_ns,
+        wait_state=verdict_waits.state(judgement.wait),
     )

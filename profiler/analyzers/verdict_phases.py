@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flowprof.profiler.analyzers.verdict_work import GraphWork, MeasuredGraph
 from flowprof.profiler.findings import Confidence
@@ -23,22 +24,12 @@ def phase_bound(
     item: Coverage, graphs: Sequence[MeasuredGraph], rows: Sequence[Verdict], lost: float
 ) -> PhaseBound | None:
     """None where there is nothing to compare: no tokens, no time, or no operator whose floor is known."""
-    whole = [(graph, graph.work) for graph in graphs if graph.work is not None and graph.work.total is not None]
+    found = _floor(graphs)
+    if found is None:
+        return None
+    whole, counted, floor, limit, unsure = found.whole, found.counted, found.ns, found.limit, found.unsure
     ns, tokens = sum(graph.ns for graph, _ in whole), sum(graph.tokens for graph, _ in whole)
     executions = sum(graph.executions for graph, _ in whole)
-    if not tokens or not ns:
-        return None
-    counted = _counted(whole)
-    if not counted:
-        return None
-    floor = sum(calls * (one.floor_ns or 0.0) for calls, one, _ in counted)
-    by_compute = sum(calls * (one.floor_ns or 0.0) for calls, one, _ in counted if _computes(one))
-    streams = added([(float(calls), one) for calls, one, _ in counted if not _computes(one)])
-    for graph, work in whole:
-        floor -= graph.executions * _twice_ns(work)
-    if floor <= 0:
-        return None
-    limit, unsure = _limit(by_compute, floor, streams, ns)
     fraction = floor / ns
     mine = [row for row in rows if row.phase == item.phase]
     blind = sum(row.share for row in mine if row.floor_ns is None) + max(0.0, 1 - sum(row.share for row in mine))
@@ -89,6 +80,39 @@ def phase_bound(
         confidence=confidence,
         evidence=tuple(evidence),
     )
+
+
+def limited_by(graphs: Sequence[MeasuredGraph]) -> tuple[Bound, str]:
+    """What most of these graphs' floor is made of; of "compute" the type of the peak, else ""."""
+    found = _floor(graphs)
+    if found is None:
+        return "unknown", ""
+    used = _ceiling_of(found.limit, found.whole[0][1].roof, found.counted)
+    return found.limit, used.dtype if used is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Floor:
+    """The least time of graphs; never 0."""
+
+    whole: Sequence[tuple[MeasuredGraph, GraphWork]]
+    counted: Sequence[tuple[int, Terms, Cost]]
+    ns: float
+    limit: Bound
+    unsure: bool  # it is open which memory serves the weights
+
+
+def _floor(graphs: Sequence[MeasuredGraph]) -> _Floor | None:
+    whole = [(graph, graph.work) for graph in graphs if graph.work is not None and graph.work.total is not None]
+    ns, tokens = sum(graph.ns for graph, _ in whole), sum(graph.tokens for graph, _ in whole)
+    counted = _counted(whole)
+    if not tokens or not ns or not counted:
+        return None
+    floor = sum(calls * (one.floor_ns or 0.0) for calls, one, _ in counted)
+    by_compute = sum(calls * (one.floor_ns or 0.0) for calls, one, _ in counted if _computes(one))
+    streams = added([(float(calls), one) for calls, one, _ in counted if not _computes(one)])
+    floor -= sum(graph.executions * _twice_ns(work) for graph, work in whole)
+    return _Floor(whole, counted, floor, *_limit(by_compute, floor, streams, ns)) if floor > 0 else None
 
 
 def _counted(whole: Sequence[tuple[MeasuredGraph, GraphWork]]) -> list[tuple[int, Terms, Cost]]:

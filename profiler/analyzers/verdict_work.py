@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from flowprof.profiler.analyzers.expert_reads import keep_reads
 from flowprof.profiler.analyzers.graph_tensors import TensorRow, Tensors
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
 from flowprof.profiler.machine.ceilings import Ceilings
@@ -58,6 +59,7 @@ class MeasuredGraph:
     """A graph and its measured executions; `work` is None when it was not analysed."""
 
     graph_id: int
+    pid: int
     phase: str
     executions: int
     ns: int  # of all of them
@@ -67,6 +69,7 @@ class MeasuredGraph:
 
 def experts_read(recording: Recording) -> dict[int, dict[int, float]]:
     """graph_id → node_index of an expert operator → how many different experts an execution of it read, on average."""
+    keep_reads(recording)
     found: dict[int, dict[int, float]] = defaultdict(dict)
     for graph_id, node, experts in recording.rows(read_sql("verdict_experts.sql")):
         found[graph_id][node] = experts
@@ -83,7 +86,7 @@ def measured_graphs(
     pool = dict(recording.rows(read_sql("verdict_threads.sql")))
     found, roofs = {}, {}
     for graph_id, pid, phase, executions, ns, tokens in recording.rows(read_sql("verdict_graphs.sql")):
-        found[graph_id] = MeasuredGraph(graph_id, phase, executions, int(ns), int(tokens), None)
+        found[graph_id] = MeasuredGraph(graph_id, pid, phase, executions, int(ns), int(tokens), None)
         count = threads.get(graph_id) or pool.get(pid) or 1
         roofs[graph_id] = Roof(ceilings, count, caches.of(count), 0)
     for graph_id, work in read_graphs(recording, roofs):

@@ -21,13 +21,14 @@ with the tokens per second inside the same measured graphs.
 * `verdicts.overhead`: groups too small for what a call costs whatever it does. Fewer, larger operators: fusion, batches
   of sequences, fewer threads for small models.
 
-Without ceilings, shapes or operators the analyzer is skipped or the verdict is "unknown"; without scheduler data waits
-show only at barriers, and "inefficient" is of low confidence, as it is where a tenth of the scheduler's events was
-lost; losses above the limit withhold every verdict.
+Without shapes or operators the analyzer is skipped. Without ceilings rates and waits are told, and verdicts are "wait"
+or "unknown". Without scheduler data waits show only at barriers, and "inefficient" is of low confidence, as it is where
+a tenth of the scheduler's events was lost; losses above the limit withhold every verdict.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -46,7 +47,7 @@ from flowprof.profiler.analyzers.contract import (
 from flowprof.profiler.analyzers.scheduler_losses import SchedulerLosses, scheduler_losses
 from flowprof.profiler.analyzers.verdict_findings import findings
 from flowprof.profiler.analyzers.verdict_groups import add_up, judge_group, verdict
-from flowprof.profiler.analyzers.verdict_phases import phase_bound
+from flowprof.profiler.analyzers.verdict_phases import limited_by, phase_bound
 from flowprof.profiler.analyzers.verdict_threads import group_threads
 from flowprof.profiler.analyzers.verdict_waits import Barrier, Node
 from flowprof.profiler.analyzers.verdict_work import MeasuredGraph, measured_graphs
@@ -59,10 +60,7 @@ from flowprof.profiler.sections.losses import Losses
 from flowprof.profiler.sections.verdicts import VerdictTable
 from flowprof.profiler.store import Recording, read_sql
 
-CEILINGS = Need(
-    "SELECT count(*) > 0 FROM ceiling",
-    "no ceilings; flowprof calibrate, then record again, or report --ceilings FILE",
-)
+NO_CEILINGS = "no ceilings; flowprof calibrate, then record again, or report --ceilings FILE"
 SHAPES = Need(
     "SELECT count(*) > 0 FROM graph_node WHERE NOT leaf AND ne IS NOT NULL AND sources IS NOT NULL",
     "no shapes; the graphs' tensors could not be read: record again (list-probes PID says what is known of the build)",
@@ -74,6 +72,7 @@ BUILDS_SQL = "SELECT DISTINCT instructions FROM module WHERE engine = 'ggml' AND
 class _Analysis:
     table: VerdictTable
     nodes: dict[Node, Bound]
+    limits: dict[tuple[str, int], tuple[Bound, str]]
     ceilings: tuple[Ceiling, ...]
 
 
@@ -86,13 +85,18 @@ def analyze(recording: Recording) -> Result:
 
 
 def node_bounds(recording: Recording) -> dict[tuple[int, int], Bound]:
-    """(graph_id, node_index) → what bounds it, for nodes that were measured; empty when there are no ceilings.
+    """(graph_id, node_index) → what bounds it, for nodes that were measured; empty without ceilings or shapes.
 
     Cheap after `analyze` on the same recording.
     """
-    if not recording.rows(CEILINGS.sql)[0][0]:
+    if not recorded_ceilings(recording).items or not SHAPES.met(recording):
         return {}
     return _analysis(recording).nodes
+
+
+def limits(recording: Recording) -> dict[tuple[str, int], tuple[Bound, str]]:
+    """(phase, pid) → what limits it (limited_by); empty when the verdicts are withheld, or cannot be made."""
+    return _analysis(recording).limits if ANALYZER.run(recording).status == "ok" else {}
 
 
 def _analysis(recording: Recording) -> _Analysis:
@@ -149,10 +153,17 @@ def _analyse(recording: Recording, ceilings: Ceilings) -> _Analysis:
         withheld=lost.withheld,
         built_for=built_for,
         left_unused=unused,
-        notes=tuple(_notes(lost, unseen if recorded else None, barriers, caches.size, left_out)),
+        notes=tuple(_notes(lost, bool(ceilings.items), unseen if recorded else None, barriers, caches.size, left_out)),
     )
     nodes = {node: judgement.bound for group, _, judgement in judged.values() for node in group.nodes}
-    return _Analysis(table, nodes, ceilings.items)
+    return _Analysis(table, nodes, {} if lost.withheld else _limits(graphs), ceilings.items)
+
+
+def _limits(graphs: Sequence[MeasuredGraph]) -> dict[tuple[str, int], tuple[Bound, str]]:
+    of: dict[tuple[str, int], list[MeasuredGraph]] = defaultdict(list)
+    for graph in graphs:
+        of[graph.phase, graph.pid].append(graph)
+    return {which: limited_by(theirs) for which, theirs in of.items()}
 
 
 def _instructions(recording: Recording) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -175,18 +186,25 @@ def _used(ceilings: Ceilings, graphs: Sequence[MeasuredGraph]) -> tuple[Ceiling,
 
 
 def _notes(
-    lost: Losses, unseen: SchedulerLosses | None, barriers: dict[Node, Barrier], llc_bytes: int | None, left_out: int
+    lost: Losses,
+    calibrated: bool,
+    unseen: SchedulerLosses | None,
+    barriers: dict[Node, Barrier],
+    llc_bytes: int | None,
+    left_out: int,
 ) -> list[str]:
     notes = []
     if lost.withheld:
         notes.append(f"withheld: {lost.share * 100:.1f} % of the events lost, the limit is {lost.limit * 100:.0f} %")
+    if not calibrated:
+        notes.append(NO_CEILINGS)
     if unseen is not None and unseen.doubtful:
         notes.append(unseen.words)
     if unseen is None:
         notes.append("no scheduler data: waits show only at barriers; record with --levels … ,sched")
     if not barriers:
         notes.append("no thread windows: waits at barriers are not known; record with --full --levels thread")
-    if llc_bytes is None:
+    if calibrated and llc_bytes is None:
         notes.append(
             "the size of the last-level cache was not recorded: whether it or DRAM serves the weights is open, "
             f"unless they are read faster than DRAM allows (it needs {SPILLS:g} times the cache to be sure)"
@@ -196,4 +214,4 @@ def _notes(
     return notes
 
 
-ANALYZER = Analyzer("verdicts", "What bounds each operator", (GRAPHS, OPERATORS, SHAPES, CEILINGS), analyze)
+ANALYZER = Analyzer("verdicts", "What bounds each operator", (GRAPHS, OPERATORS, SHAPES), analyze)

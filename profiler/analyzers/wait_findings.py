@@ -21,9 +21,11 @@ PREEMPTED_NS = 50_000_000  # a dozen of the scheduler's slices: in a phase of 10
 CROWDED_SHARE, CROWDED_NS = 0.15, 100_000_000  # threads that are not bound to one processor: whoever runs beside them,
 # the recorder too, pushes them together for a few slices until the scheduler parts them again
 CROWDED_OF_ALL = 0.1  # of the time in all graphs: some wake up together after every pause, and are parted again
+NEIGHBOUR_SHARE = 0.25  # of one processor: who use that much, one or many, push the engine's threads together
 THROTTLED_NS = 1_000_000  # mean; an idle processor takes a woken thread within 0.1 ms
 STOPPED_NS = 1_000_000
 ENOUGH_GRAPHS = 20
+NAMED = 4  # neighbours beside the first
 SWAP = ""  # what page_fault.file has for a page of no file
 MODELS = (".gguf", ".bin")
 KEEP_MODEL = (
@@ -134,11 +136,11 @@ def _no_processor(price: _Price, scene: Scene) -> Finding | None:
     if scene.crowded:
         return None  # threads.oversubscribed says so
     bound = siblings[0].cpus in _one_each(siblings)
-    if scene.neighbours and not bound:
-        return _crowded(price, _in_the_way(scene.neighbours, others), siblings[0])
-    if bound or (price.share >= CROWDED_SHARE and loss.lost_ns >= max(CROWDED_NS, CROWDED_OF_ALL * scene.graphs_ns)):
-        return _shared(price, siblings[0], bound)
-    return None
+    much = price.share >= CROWDED_SHARE and loss.lost_ns >= max(CROWDED_NS, CROWDED_OF_ALL * scene.graphs_ns)
+    shares = [one.share for one in scene.neighbours]
+    if not bound and (max(shares, default=0.0) >= NEIGHBOUR_SHARE or (much and sum(shares) >= NEIGHBOUR_SHARE)):
+        return _crowded(price, scene.neighbours, others, siblings[0])
+    return _shared(price, siblings[0], bound) if bound or much else None
 
 
 def _throttled(price: _Price, idle: list[WaitCause], quota: Quota | None) -> Finding:
@@ -210,15 +212,20 @@ def _preempted(price: _Price, others: list[WaitCause]) -> Finding:
     )
 
 
-def _crowded(price: _Price, neighbour: Neighbour, top: WaitCause) -> Finding:
-    """The threads have processors enough, but somebody sits on one of them, and they crowd on the others."""
-    who = f"{neighbour.comm} ({neighbour.pid})" if neighbour.pid else "A crowd of short-lived programs"
-    where = f" (may use {neighbour.cpus})" if neighbour.cpus else ""
+def _crowded(price: _Price, neighbours: Sequence[Neighbour], others: Sequence[WaitCause], top: WaitCause) -> Finding:
+    """The threads have processors enough, but others sit on one of them, and they crowd on the rest."""
+    large = [one for one in neighbours if one.share >= NEIGHBOUR_SHARE]
+    first = _in_the_way(large or neighbours, others)
+    more = [] if large else [one for one in neighbours if one is not first]
+    who = f"{first.comm} ({first.pid})" if first.pid else "A crowd of short-lived programs"
+    takes = f"{who} and {len(more)} other{'s' * (len(more) > 1)} take" if more else f"{who} takes"
+    used = f"{who} used {first.share * 100:.0f} % of one processor" + (f" (may use {first.cpus})" if first.cpus else "")
+    used += "".join(f", {one.comm} ({one.pid}) {one.share * 100:.0f} %" for one in more[:NAMED])
     return price.finding(
         "waits.preempted",
-        f"{who} takes a processor from the engine's threads, which share the rest: {price.lost}",
+        f"{takes} a processor from the engine's threads, which share the rest: {price.lost}",
         (
-            f"{who} used {neighbour.share * 100:.0f} % of one processor{where}",
+            used,
             f"thread {top.ith} of the pool (processors {top.cpus or '?'}) waited {top.total_ns / 1e6:.1f} ms while "
             f"thread {top.by_tid} of the server ran, {top.longest_ns / 1e6:.1f} ms at most at a time",
         ),

@@ -13,7 +13,8 @@ are of low confidence, above 10 % they are withheld.
 Who wakes a thread may have waited itself. `roots` pass waits on to what their waker, or the last thread at a barrier,
 waited for meanwhile, to the end of the chain (wait_roots.py); the parts add up to the waits.
 
-* `waits.preempted`: other programs took processors from the pool for 5 % of a phase or more. Move them away (taskset,
+* `waits.preempted`: other programs took processors from the pool for 5 % of a phase or more, or used a quarter of one
+  (small ones together), so that the pool's threads were in each other's way on the rest. Move them away (taskset,
   cgroups, nice), or give the engine fewer threads than there are processors.
 * `waits.throttled`: threads could run and did not, while their processor idled: a cgroup's quota (docker --cpus). Or
   the kernel's own account of the cgroup says that it was held up for half of the time that threads waited for a
@@ -54,10 +55,9 @@ from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording
 
 MAX_CAUSES = 100
-NEIGHBOUR_SHARE = 0.25  # of one processor: who uses that much can push the engine's threads together
 NEIGHBOURS_SQL = """
 SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window) AS share, coalesce(cpus, '')
-FROM neighbour WHERE share >= $least ORDER BY share DESC
+FROM neighbour ORDER BY share DESC, pid
 """
 QUOTA_SQL = """
 SELECT pid, max(value) FILTER (name = 'quota_us'), coalesce(max(value) FILTER (name = 'period_us'), 0),
@@ -71,7 +71,7 @@ FAULTS_SQL = "SELECT pid, file, count(*) FROM page_fault GROUP BY pid, file ORDE
 def analyze(recording: Recording) -> Result:
     rows, lost, pids = splits(recording), losses(recording), computing(recording)
     crowded = {pool.pid for pool in crowded_pools(recording)}
-    neighbours = [Neighbour(*row) for row in recording.rows(NEIGHBOURS_SQL, {"least": NEIGHBOUR_SHARE})]
+    neighbours = [Neighbour(*row) for row in recording.rows(NEIGHBOURS_SQL)]
     faults: dict[int, list[tuple[str | None, int]]] = defaultdict(list)
     for pid, file, count in recording.rows(FAULTS_SQL):
         faults[pid].append((file, count))

@@ -89,7 +89,7 @@ def measure(
         for number, item in enumerate(items):
             left_s = deadline - time.monotonic()
             if left_s < _ITEM_S[0]:
-                missing.append((f"{item.words} with {item.threads} threads", f"no time was left of {budget_s:g} s"))
+                missing.append((f"{item.words} {_with(item.threads)}", f"no time was left of {budget_s:g} s"))
                 continue
             say(f"{item.words}, {item.threads} of {max(wanted)} threads …")
             seconds = min(_ITEM_S[1], max(_ITEM_S[0], left_s / (len(items) - number) / 2))  # the rest: set-up, again
@@ -97,7 +97,7 @@ def measure(
             if isinstance(best, Ceiling):
                 found.append(best)
             else:
-                missing.append((f"{item.words} with {item.threads} threads", best))
+                missing.append((f"{item.words} {_with(item.threads)}", best))
     empty = Ceilings(ceilings.machine(), ())
     return empty.merged(Ceilings(empty.machine, tuple(found), tuple(missing), tuple(conditions.now().items())))
 
@@ -161,17 +161,21 @@ def plan(
             items.append(Item("dram_read", "", count, memory))
         else:
             why = f"{memory >> 20} MiB are needed, twice that is not free ({spare_bytes >> 20} MiB)"
-            missing.append((f"dram_read with {count} threads", why))
+            missing.append((f"dram_read {_with(count)}", why))
         share = machine.llc_bytes // -(-count // caches)
         if machine.llc_bytes and share >= machine.l2_bytes // 2:
             items.append(Item("llc_read", "", count, count * (machine.l2_bytes + share // 2)))
         elif machine.llc_bytes:
             why = f"a thread's share of it is {share >> 10} KiB: no room beyond L2"
-            missing.append((f"llc_read with {count} threads", why))
+            missing.append((f"llc_read {_with(count)}", why))
         if machine.l2_bytes:
             items.append(Item("l2_read", "", count, count * machine.l2_bytes // 2))
         items += [Item("gemm", dtype, count) for dtype in dtypes]
     return items, missing
+
+
+def _with(threads: int) -> str:
+    return f"with {threads} thread{'s' * (threads != 1)}"
 
 
 def _measured(child: _Child, item: Item, seconds: float, machine: Processors, deadline: float) -> Ceiling | str:

@@ -151,8 +151,8 @@ def _term(work: Terms, seen: Seen, roof: Roof, path: str) -> _Term:
         memory, level = work.near_ns, "l2_read"
         evidence.append("faster than the last-level cache allows: served by L2")
     compute = work.compute_ns
-    if memory is None and compute is None:
-        return _Term("unknown", None, None, None, place, False, False, False, ("no ceiling fits this operator",))
+    if memory is None and not compute:
+        return _Term("unknown", None, None, None, place, False, True, False, ("no ceiling fits this operator",))
     if compute is not None and (memory is None or compute > memory):
         bound: Bound = "compute"
         ceiling, ns = roof.peak(path), compute

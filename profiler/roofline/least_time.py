@@ -96,7 +96,9 @@ class Terms:
 
     @property
     def floor_ns(self) -> float | None:
-        """The larger of what is known: still a lower bound when one is not."""
+        """The larger of what is known: still a lower bound when one is not; that nothing is computed is no bound."""
+        if self.fast_ns is None and not self.compute_ns:
+            return None
         known = [term for term in (self.compute_ns, self.fast_ns) if term is not None]
         return max(known) if known else None
 

@@ -49,6 +49,7 @@ class OpenWait:
     place: str
     caller: str
     stack: tuple[str, ...]
+    operators: tuple[BlockedOperator, ...] = ()  # that waits with the same stack, which ended, happened in
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class CounterRow:
     """One pool thread over the whole recording, as the kernel counted; None: the kernel does not count it."""
 
+    pid: int
     tid: int
     ith: int | None
     comm: str

@@ -18,7 +18,7 @@ class ThreadAdvice:
     work: float
     barrier: float
     runnable: float
-    limit: Bound  # of the phase
+    limit: Bound  # of the process's graphs of the phase
     direction: str  # more, fewer, keep, unknown
     wanted: int | None  # threads to try
     gain: float | None  # at most so many times as fast, by the ceilings

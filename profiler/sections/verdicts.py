@@ -68,6 +68,7 @@ class Verdict:
     threads: tuple[OperatorThread, ...]  # none without thread windows
     slowest_thread: int | None  # for which the others wait; None: not known, or threads are late in turns
     imbalance_ns: int | None  # how much later than the mean the last thread came to the barriers; None: not known
+    wait_state: str = ""  # of `wait`, as of threads off the processor: runnable, fault, …; "" a barrier, or none
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,14 +62,14 @@ def test_bf16_is_multiplied_by_its_own_instructions(monkeypatch: pytest.MonkeyPa
 def test_out_of_time_is_stated() -> None:
     found = calibrate.measure([1], budget_s=0)
     assert found.items == ()
-    assert "no time was left" in dict(found.missing)["dram_read with 1 threads"]
+    assert "no time was left" in dict(found.missing)["dram_read with 1 thread"]
 
 
 def test_a_child_that_dies_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nonexistent")  # it cannot even start
     found = calibrate.measure([1], budget_s=5)
     assert found.items == ()
-    assert "the measuring process ended" in dict(found.missing)["dram_read with 1 threads"]
+    assert "the measuring process ended" in dict(found.missing)["dram_read with 1 thread"]
 
 
 def test_command(flowprof, tmp_path: Path) -> None:

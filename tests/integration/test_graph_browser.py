@@ -190,9 +190,17 @@ def test_verdicts_lead_to_the_graph_and_back(browser: Chromium, judged: Path) ->
     assert page.problems() == []
 
 
+@pytest.fixture(scope="module")
+def uncalibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(tmp_path_factory.mktemp("pages"), "uncalibrated", Synthetic(), "hog")
+
+
 @pytest.mark.parametrize("table", ["wait-table", "cause-table", "root-table"])
-def test_rows_of_waits_lead_to_the_graph(browser: Chromium, judged: Path, table: str) -> None:
-    page = ready(browser, judged)
+@pytest.mark.parametrize("pages", ["judged", "uncalibrated"])
+def test_rows_of_waits_lead_to_the_graph(
+    browser: Chromium, request: pytest.FixtureRequest, pages: str, table: str
+) -> None:
+    page = ready(browser, request.getfixturevalue(pages))
     row = f"#{table} tr.leads"
     nodes, phase = page.evaluate(
         f"(() => {{ const d = document.querySelector('{row}').dataset; return [JSON.parse(d.nodes), d.phase]; }})()"

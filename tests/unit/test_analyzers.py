@@ -30,7 +30,6 @@ NAMES = (
     "losses", "dag", "drift", "probes",
 )  # fmt: skip
 TESTED_ELSEWHERE = {
-    "verdicts",
     "waits",
     "blocked",
     "torch_operators",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from flowprof.profiler.report import Report, build_report, timeline
 from flowprof.profiler.sections.blocked import BlockedTable
 from flowprof.profiler.store import Recording
@@ -58,9 +60,9 @@ def report(path: Path, with_stacks: bool = True) -> Report:
         return build_report(recording)
 
 
-def shown(made: Report) -> str:
+def shown(made: Report, width: int = 100) -> str:
     out = io.StringIO()
-    terminal.show(made, out, 100)
+    terminal.show(made, out, width)
     return out.getvalue()
 
 
@@ -102,6 +104,22 @@ def test_views_show_it_and_escape_it(tmp_path: Path) -> None:
     assert 'id="blocked-table"' in page and 'id="open-wait-table"' in page and "</script><b>" not in page
     found = json.loads(json_viewer.render(made))["blocked"]
     assert found["rows"][0]["place"] == "wait_for_work" and found["open"][1]["longest_ns"] is None
+
+
+@pytest.mark.parametrize(("width", "place"), [(80, "ggml_compute_forward_mul_mat_one"), (130, "← libgomp.so.1+0x4")])
+def test_places_have_the_room_that_figures_leave(tmp_path: Path, width: int, place: str) -> None:
+    """Figures are never cut; of the caller, which may be a file, there is what fits."""
+    made = report(tmp_path / "r.duckdb")
+    table = made.get(BlockedTable)
+    assert table is not None
+    long = replace(table.rows[0], place="ggml_compute_forward_mul_mat_one_chunk", caller="/usr/lib/libgomp.so.1+0x4")
+    sections = [
+        replace(one, value=replace(table, rows=(long,))) if one.value is table else one for one in made.sections
+    ]
+    text = shown(replace(made, sections=tuple(sections)), width)
+    head, row = text.split("Where threads waited")[1].splitlines()[1:3]
+    assert "…" not in head and "longest" in head and ("of theirs" in head) == (width > 99)
+    assert place in row and "150\u00a0ms" in row and "100\u00a0ms" in row
 
 
 def test_without_stacks_it_says_what_to_record(tmp_path: Path) -> None:

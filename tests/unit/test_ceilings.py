@@ -339,7 +339,7 @@ def test_working_sets() -> None:
 def test_no_room() -> None:
     assert ("dram_read", 1) not in sizes(MILAN, (1,), spare=200 * MIB)
     items, missing = calibrate.plan(MILAN, (1,), ("f32",), 200 * MIB)
-    assert "128 MiB are needed" in dict(missing)["dram_read with 1 threads"]
+    assert "128 MiB are needed" in dict(missing)["dram_read with 1 thread"]
     crowded = replace(MILAN, cpus=tuple(range(80)), l2_bytes=2 * MIB, llc_bytes=32 * MIB)
     items, missing = calibrate.plan(crowded, (1, 80), ("f32",), 1 << 40)
     assert [item.threads for item in items if item.what == "llc_read"] == [1]

@@ -6,8 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
+import pytest
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.blocked import BlockedTable
+from flowprof.profiler.sections.processes import Starved
 from flowprof.profiler.sections.requests import RequestOperator, RequestRow
 from flowprof.profiler.sections.threads import ThreadRow
 from flowprof.profiler.sections.verdicts import OperatorThread, Verdict, VerdictTable
@@ -18,6 +21,7 @@ from planted import STACKS, plant, plant_stacks
 from synthetic import CEILINGS, Synthetic, grow_context, write
 
 PID, DRIVER = 7, 70
+Figures = tuple[tuple[str, str, int, float], ...]
 
 
 def verdict(name: str, *threads: OperatorThread, phase: str = "decode") -> Verdict:
@@ -72,6 +76,16 @@ def test_what_no_thread_window_saw_leads_nowhere() -> None:
     assert Leads(None)(cause("runnable", 0)) == ""
 
 
+def test_without_thread_windows_a_cause_leads_to_what_was_held_up_so() -> None:
+    held, less, other = (
+        replace(verdict(name), wait_share=share, wait_state=state)
+        for name, share, state in (("h", 0.9, "runnable"), ("l", 0.05, "runnable"), ("o", 0.5, "fault"))
+    )
+    leads = Leads(table(held, less, other, verdict("n")))
+    assert names(leads(cause("runnable", 1))) == ["h"] and names(leads(cause("fault", 0))) == ["o"]
+    assert leads(cause("stopped", 0)) == leads(cause("runnable", 0, "prefill")) == leads(root("barrier", 0)) == ""
+
+
 def test_a_thread_leads_to_its_own_pool_only() -> None:
     row = ThreadRow(PID, DRIVER, 700, 0, "llama", "decode", 9, 1, 1, 0.5, 1.0, 1.0)
     assert names(LEADS(row)) == ["b"]
@@ -94,14 +108,49 @@ def test_a_request_leads_to_the_phase_that_took_most() -> None:
     assert of_operators(RequestRow(1, 0, 0, 1, 1, 1)) == ("", "")
 
 
-def test_growth_leads_to_what_reads_the_cache_in_decode(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ceilings", [CEILINGS, ()])
+def test_growth_leads_to_what_reads_the_cache_in_decode(tmp_path: Path, ceilings: Figures) -> None:
     path = str(tmp_path / "a.duckdb")
-    write(path, Synthetic(ceilings=CEILINGS, requests=2, cycle=("op",)))
+    write(path, Synthetic(ceilings=ceilings, requests=2, cycle=("op",)))
     grow_context(path, graphs=4)
     with Recording.open(path) as recording:
         report = build_report(recording)
     assert set(names(Leads(report.get(VerdictTable)).growth())) == {"kq", "kq_soft_max", "kqv"}
     assert Leads(None).growth() == ""
+
+
+def test_a_process_leads_to_where_another_is_in_its_way() -> None:
+    beside = replace(thread(0, runnable=900), pid=PID + 1)
+    mine = verdict("m", thread(0, runnable=10), beside)
+    copied = replace(verdict("n", thread(0, runnable=900)), op="CPY")
+    leads = Leads(table(mine, verdict("o", beside), copied, verdict("p", thread(0, runnable=20), phase="prefill")))
+    phase, nodes = leads.starved(Starved(PID, 9, "processor", 1, 0.1, 1))
+    assert (phase, names(nodes)) == ("decode", ["n"])
+    assert names(leads.lacking(PID + 1, 0)[1]) == ["m", "o"] and leads.lacking(PID, 5)[1] == ""
+    phase, nodes = leads.starved(Starved(PID, 9, "memory", 1, 0.1, 1, phase="decode"))
+    assert (phase, names(nodes)) == ("decode", ["m"]), "its own products"
+    for other in (Starved(PID, 9, "GPU", 1, 0.1, 1), Starved(3, 9, "processor", 1, 0.1, 1)):
+        assert leads.starved(other)[1] == Leads(None).starved(other)[1] == "", "nothing is known of it"
+
+
+def test_a_wait_without_an_end_leads_to_where_its_stack_was_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.duckdb"
+    write(str(path), Synthetic())
+    plant(path)
+    plant_stacks(path)
+    with duckdb.connect(str(path)) as db:
+        db.execute("INSERT INTO stack BY NAME SELECT * REPLACE (99 AS stack_id) FROM stack WHERE stack_id = 7")
+        db.execute("INSERT INTO stack BY NAME SELECT * REPLACE (98 AS stack_id, 'new' AS function, 5 AS address) "
+                   "FROM stack WHERE stack_id = 7")  # fmt: skip
+        db.execute("INSERT INTO open_wait SELECT pid, tid, 'sleeping', NULL, 99 FROM thread WHERE ith = 1")
+        db.execute("INSERT INTO open_wait SELECT pid, tid, 'sleeping', NULL, 98 FROM thread WHERE ith = 0")
+    with Recording.open(str(path)) as recording:
+        blocked = build_report(recording).get(BlockedTable)
+    assert blocked is not None
+    before = next(row for row in blocked.rows if row.place == "lock")
+    open_now = {row.place: row for row in blocked.open}
+    assert before.operators and open_now["lock"].operators == before.operators
+    assert of_operators(open_now["lock"])[1] and of_operators(open_now["new"]) == ("", "")
 
 
 def test_stacks_lead_to_the_operators_in_which_their_waits_began(tmp_path: Path) -> None:
@@ -126,9 +175,10 @@ def test_stacks_lead_to_the_operators_in_which_their_waits_began(tmp_path: Path)
         assert phase and {one["op"] for one in json.loads(nodes)} == {op for its, op, _ in met if its == phase}
 
 
-def test_planted_waits_lead_to_the_operators_that_they_fell_into(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ceilings", [CEILINGS, ()])
+def test_planted_waits_lead_to_the_operators_that_they_fell_into(tmp_path: Path, ceilings: Figures) -> None:
     path = tmp_path / "a.duckdb"
-    write(str(path), Synthetic(ceilings=CEILINGS))
+    write(str(path), Synthetic(ceilings=ceilings))
     plant(path)
     with Recording.open(str(path)) as recording:
         report = build_report(recording)

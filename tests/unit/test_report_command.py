@@ -55,7 +55,7 @@ def test_other_ceilings(flowprof, recording: Path) -> None:
     assert [one["source"] for one in verdicts["ceilings"]] == ["mine.toml: given by the user"]
     assert {"bound", "gflops", "gbps", "ceiling", "floor_ns", "confidence"} <= verdicts["groups"][0].keys()
     text = flowprof("report", recording)
-    assert "skipped: no ceilings" in text.stdout
+    assert "on waits only: no ceilings" in text.stdout
     assert flowprof("report", recording, "--ceilings", "none.toml").returncode != 0
 
 

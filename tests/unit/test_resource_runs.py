@@ -343,12 +343,17 @@ def test_a_notice_does_not_hide_the_bottleneck(tmp_path: Path) -> None:
     assert [one.id for one in found] == ["resources.over_synchronisation", "resources.bottleneck"]
 
 
-def test_findings_of_json_are_in_the_reports_order(tmp_path: Path) -> None:
-    """A notice with a price comes behind a problem without."""
+def test_findings_of_json_are_in_order_of_cost(tmp_path: Path) -> None:
+    """Notices with a price come before problems without, which the report itself has first."""
     report = reported(runs.g2(1), tmp_path)
-    priced = replace(report.findings[0], severity="notice", cost_ns_per_token=1e9, claim="dear")
-    both = replace(report, findings=(*report.findings, priced))
-    assert [one["claim"] for one in document(both)["findings"]] == [one.claim for one in both.findings]
+    cheap, dear, free = (
+        replace(report.findings[0], severity="notice", cost_ns_per_token=ns, claim=claim)
+        for ns, claim in ((1.0, "cheap"), (1e9, "dear"), (0.0, "free"))
+    )
+    unpriced = [one.claim for one in report.findings]
+    assert unpriced and all(one.cost_ns_per_token is None for one in report.findings)
+    every = replace(report, findings=(*report.findings, cheap, free, dear))
+    assert [one["claim"] for one in document(every)["findings"]] == ["dear", "cheap", "free", *unpriced]
 
 
 def test_contradictory_events_carry_no_verdict(tmp_path: Path) -> None:

@@ -404,3 +404,15 @@ def test_calls_are_not_added_up_one_by_one_before_their_operators_are_known(path
         plan = recording.rows("EXPLAIN " + read_sql("layers.sql"))[0][1]
         assert "graph_node" in plan
         assert "EXPORT_STATE" not in plan  # DuckDB's name for a sum that is taken below a join
+
+
+def test_a_view_that_is_kept_is_found_out_once(path: str) -> None:
+    write(path, Synthetic(layers=1, requests=1, tokens=4, experts=(8, 2), cycle=("op",)))
+    with Recording.open(path) as recording:
+        before = sorted(recording.rows("FROM expert_read"))
+        recording.keep("expert_read")
+        recording.shadow("expert_use", {"exec_id": []})
+        assert before and sorted(recording.rows("FROM expert_read")) == before
+        assert recording.rows("SELECT count(*) FROM expert_use") == [(0,)]
+    with Recording.create(f"{path}.new") as written, pytest.raises(RuntimeError):
+        written.keep("expert_read")

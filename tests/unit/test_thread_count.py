@@ -137,3 +137,27 @@ def test_of_two_processes_each_has_the_price_of_its_own_tokens(tmp_path):
     assert [f"process {pid}" in one.claim for one, pid in zip(found, (PID, PID + 1000), strict=False)] == [True, True]
     assert costs[0] == pytest.approx(own[0][0] / 2)  # 180 GB/s for 90
     assert costs[1] == pytest.approx(2 * costs[0])
+
+
+SECOND_COMPUTES = """
+DELETE FROM graph_exec WHERE graph_id IN (SELECT graph_id FROM graph WHERE pid = $pid AND phase = 'decode');
+UPDATE graph SET phase = 'decode' WHERE pid = $pid AND phase = 'prefill';
+"""
+
+
+def test_of_two_processes_each_is_held_against_its_own_limit(tmp_path):
+    """The second one's batches are all as large as a prompt's: arithmetic, beside a process that reads its weights."""
+    path = str(tmp_path / "a.duckdb")
+    figures = (*CEILINGS, ("dram_read", "", 4, 90e9), *(
+        (what, dtype, 4, 3 * value) for what, dtype, threads, value in CEILINGS if (what, threads) == ("gemm", 2)
+    ))  # fmt: skip
+    write(path, Synthetic(layers=22, ceilings=figures, meta={"sched": "yes"}))
+    with duckdb.connect(path) as db:
+        db.execute("UPDATE process SET cpus_allowed = 4")
+        db.execute(SECOND)
+        for statement in SECOND_COMPUTES.split(";")[:-1]:
+            db.execute(statement, {"pid": PID + 1000})
+    with Recording.open(path) as recording:
+        table = thread_count.ANALYZER.run(recording).value
+    told = {one.pid: (one.limit, one.direction) for one in table.rows if one.phase == "decode"}
+    assert told == {PID: ("memory-dram", "keep"), PID + 1000: ("compute", "more")}

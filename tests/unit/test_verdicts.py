@@ -353,13 +353,27 @@ def test_no_word_of_instructions(tmp_path: Path, build: str, processor: str, pea
     assert ("verdicts.inefficient" in {one.id for one in report.findings if one.phase == "prefill"}) == (peak > 1e12)
 
 
-def test_skipped_without_ceilings(tmp_path: Path) -> None:
-    report = made(tmp_path, Synthetic())
-    outcome = report.section("verdicts")
-    assert (outcome.status, outcome.value) == ("skipped", None)
-    assert outcome.reason == "no ceilings; flowprof calibrate, then record again, or report --ceilings FILE"
+def test_without_ceilings_rates_are_told_and_no_verdict(tmp_path: Path, known: Report) -> None:
+    report = made(tmp_path, Synthetic(layers=22))
+    found, judged = table(report), table(known)
+    assert found.notes[0] == "no ceilings; flowprof calibrate, then record again, or report --ceilings FILE"
+    assert (found.phases, found.ceilings, found.fixed_ns) == ((), (), None)
+    assert not [one for one in report.findings if one.id.startswith("verdicts.")]
+    assert {(one.bound, one.confidence) for one in found.rows} == {("unknown", "low")}
+    assert {(one.floor_ns, one.headroom_ns_per_token, one.ceiling_share) for one in found.rows} == {(None, None, None)}
+    rates = [(one.op, one.shape, one.gflops, one.gbps, one.intensity, one.threads) for one in found.rows]
+    assert rates == [(one.op, one.shape, one.gflops, one.gbps, one.intensity, one.threads) for one in judged.rows]
     with Recording.open(str(tmp_path / "a.duckdb")) as recording:
         assert verdicts.node_bounds(recording) == {}
+
+
+def test_without_ceilings_waits_are_verdicts_all_the_same(tmp_path: Path) -> None:
+    """Of medium confidence: that the operators were not at a ceiling meanwhile is not known."""
+    report = made(tmp_path, Synthetic(layers=22), _hog)
+    gate = row(report, "decode", "MUL_MAT", GATE)
+    assert (gate.bound, gate.confidence, gate.wait) == ("wait", "medium", "no processor: hog ran instead")
+    assert gate.threads and any(one.runnable_ns for one in gate.threads)
+    assert "verdicts.wait" in {one.id for one in report.findings}
 
 
 def test_skipped_without_operators(tmp_path: Path) -> None:

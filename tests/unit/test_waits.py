@@ -139,6 +139,9 @@ def test_sleep_at_a_barrier_inside_an_operator_is_known_by_its_stack(tmp_path):
     }
 
 
+SMALL = [("pytest", 901, 0.12), ("python", 902, 0.1), ("cc1", 903, 0.08), ("make", 904, 0.05)]
+
+
 @pytest.mark.parametrize(
     ("states", "options", "expected"),
     [
@@ -176,6 +179,10 @@ def test_sleep_at_a_barrier_inside_an_operator_is_known_by_its_stack(tmp_path):
             every_graph(MAIN, 1, 3, "runnable", WORKER), {"cpus": "0", "neighbours": [("hog", HOG, 0.9)]},
             [("waits.shared_processor", 3.0)],
         ),
+        # none of them alone, but all together
+        (every_graph(MAIN, 1, 6, "runnable", WORKER), {"neighbours": SMALL[:2]}, [("waits.shared_processor", 6.0)]),
+        (every_graph(MAIN, 1, 6, "runnable", WORKER), {"neighbours": SMALL}, [("waits.preempted", 6.0)]),
+        (every_graph(MAIN, 1, 3, "runnable", WORKER), {"neighbours": SMALL}, []),  # 60 ms in all: as without them
         (every_graph(MAIN, 1, 3, "runnable", 77), {}, []),  # flowprof itself
         (every_graph(MAIN, 1, 0.5, "fault", 0), {"faults": 20}, [("waits.fault", 0.5)]),
         ([(MAIN, 41, 6, "stopped", HOG), (WORKER, 41, 6, "stopped", HOG)], {}, [("waits.stopped", 0.3)]),
@@ -414,3 +421,10 @@ def test_threads_in_json_against_a_recording_by_hand(tmp_path):
         assert row["operators"] == 2 * GRAPHS
         assert row["wait_share"] == row["wait_ns"] / (row["wait_ns"] + row["compute_ns"])
         assert row["compute_ns_per_token"] == row["compute_ns"] / GRAPHS
+
+
+def test_small_programs_are_named_together(tmp_path):
+    (one,) = analysed(tmp_path, every_graph(MAIN, 1, 6, "runnable", WORKER), neighbours=SMALL).findings
+    assert one.claim.startswith("pytest (901) and 3 others take a processor from the engine's threads, which share")
+    used = "pytest (901) used 12 % of one processor (may use 0), python (902) 10 %, cc1 (903) 8 %, make (904) 5 %"
+    assert one.evidence[0] == used

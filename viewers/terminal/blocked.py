@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowprof.profiler.report import Report
 from flowprof.profiler.sections.blocked import BlockedRow, BlockedTable, OpenWait
 from flowprof.profiler.sections.cuda_host import CudaHost
@@ -10,8 +12,11 @@ from flowprof.profiler.sections.torch_operators import TorchOperators
 from flowprof.viewers.quantity import clean, count, duration, percent
 from flowprof.viewers.terminal.page import Page, inset, spaced
 from rich.console import Group, RenderableType
+from rich.table import Table
 
 ROWS = 5
+NARROW = 100  # columns below which two of the figures are left out
+LEAST_ROOM = 12  # columns
 LEAST = 0.01  # of the recorded time of the threads: less is not worth a line
 
 
@@ -29,10 +34,13 @@ def draw(page: Page, report: Report) -> RenderableType | None:
 def _ended(page: Page, section: BlockedTable, rows: list[BlockedRow]) -> RenderableType | None:
     if not rows:
         return None
-    table = page.table("waited in", "threads", "woken by", "time", "of theirs", "times", "longest", names=3)
-    for row in rows:
-        page.row(table, _place(row), _threads(row), _by(row),
-                 duration(row.total_ns), percent(row.share), count(row.times), duration(row.longest_ns))  # fmt: skip
+    heads = ["threads", "woken by", "time", "of theirs", "times", "longest"]
+    cells = [[_threads(row), _by(row), duration(row.total_ns), percent(row.share), count(row.times),
+              duration(row.longest_ns)] for row in rows]  # fmt: skip
+    if page.width < NARROW:
+        for line in (heads, *cells):
+            del line[3:5]
+    table = _table(page, ["waited in", *heads], rows, cells, names=3)
     rest = section.total_ns - sum(row.total_ns for row in rows)
     note = f"asleep or blocked, by stack; {duration(rest)} elsewhere" if rest > 0 else "asleep or blocked, by stack"
     return Group(page.title("Where threads waited", note), inset(table))
@@ -41,17 +49,30 @@ def _ended(page: Page, section: BlockedTable, rows: list[BlockedRow]) -> Rendera
 def _open(page: Page, section: BlockedTable) -> RenderableType | None:
     if not section.open:
         return None
-    table = page.table("waits in", "threads", "for", names=2)
-    for row in section.open[:ROWS]:
-        so_far = "all along" if row.longest_ns is None else duration(row.longest_ns)
-        page.row(table, _place(row), _threads(row), so_far)
+    rows = section.open[:ROWS]
+    cells = [[_threads(row), "all along" if row.longest_ns is None else duration(row.longest_ns)] for row in rows]
+    table = _table(page, ["waits in", "threads", "for"], rows, cells, names=2)
     return Group(page.title("Where threads wait", "that had not come back when the recording ended"), inset(table))
 
 
-def _place(row: BlockedRow | OpenWait) -> str:
-    if not row.place:
-        return clean(row.stack[0] if row.stack else "?", 60)
-    return f"{clean(row.place, 40)} ← {clean(row.caller, 40)}" if row.caller else clean(row.place, 60)
+def _table(
+    page: Page, heads: Sequence[str], rows: Sequence[BlockedRow | OpenWait], cells: Sequence[Sequence[str]], names: int
+) -> Table:
+    """The places have what room the other cells leave."""
+    table = page.table(*heads, names=names)
+    taken = [max(map(len, column)) + 2 for column in zip(heads[1:], *cells, strict=True)]
+    for row, line in zip(rows, cells, strict=True):
+        page.row(table, _place(row, max(page.width - 1 - sum(taken), LEAST_ROOM)), *line)
+    return table
+
+
+def _place(row: BlockedRow | OpenWait, room: int) -> str:
+    """With its caller where there is room for both; of a frame without a name the file, not its folder."""
+    place, caller = (
+        name.rsplit("/", 1)[-1] for name in (row.place or (row.stack[0] if row.stack else "?"), row.caller)
+    )
+    both = f"{clean(place, 80)} ← {clean(caller, 80)}"
+    return both if row.place and caller and len(both) <= room else clean(place, room)
 
 
 def _threads(row: BlockedRow | OpenWait) -> str:

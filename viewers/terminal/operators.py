@@ -20,13 +20,14 @@ def draw(page: Page, report: Report) -> RenderableType | None:
     if section is None:
         return page.missing(report, "operators")
     tables: list[RenderableType] = [page.title("Operators", "wall time on the first thread")]
-    unattributed = dict(section.unattributed)
+    unattributed, verdicts = dict(section.unattributed), report.get(VerdictTable)
+    told_more = verdicts is not None and bool(verdicts.ceilings)
     for number, item in enumerate(section.coverage):
         rows = [row for row in section.rows if row.phase == item.phase]
         tables.append(_covered(page, item, unattributed.get(item.phase, 0.0)))
         if not rows:
             continue
-        keep = ROWS.get(number, 3) - (2 if report.get(VerdictTable) and number < 2 else 0)  # they say more
+        keep = ROWS.get(number, 3) - (2 if told_more and number < 2 else 0)
         table = page.table("operator", "block", "share", "", "time", "calls", "p50", "p99", bar=3, names=2)
         for row in rows[:keep]:
             page.row(table, clean(row.op, 24), clean(row.block, 12), percent(row.share), page.bar(row.share),
@@ -52,5 +53,5 @@ def _covered(page: Page, item: Coverage, outside: float) -> Text:
         text.append(page.plain(f"  from {count(item.tokens_measured)} of {count(item.tokens)} tokens, "
                                f"scaled to all"), style="dim")  # fmt: skip
     if outside > UNATTRIBUTED:
-        text.append(page.plain(f"  {percent(outside)} of the time outside operators"), style="yellow")
+        text.append(page.plain(f"  {percent(outside)} outside operators"), style="yellow")
     return text

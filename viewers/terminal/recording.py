@@ -10,6 +10,7 @@ from flowprof.profiler.sections.overhead import Overhead
 from flowprof.profiler.sections.requests import RequestTable
 from flowprof.profiler.sections.summary import Summary
 from flowprof.profiler.sections.thread_count import ThreadAdviceTable
+from flowprof.profiler.sections.verdicts import VerdictTable
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.viewers.quantity import clean, count, duration, percent, slowdown
 from flowprof.viewers.terminal.page import Page, inset
@@ -36,9 +37,9 @@ def draw(page: Page, report: Report) -> RenderableType:
         )  # fmt: skip
         table.add_row("losses", Text(page.plain(text), style="red" if losses.withheld else ""))
     table.add_row("overhead", _overhead(page, report))
-    verdicts = next((outcome for outcome in report.sections if outcome.name == "verdicts"), None)
-    if verdicts is not None and verdicts.status == "skipped" and report.get(OperatorTable) is not None:
-        table.add_row("verdicts", page.plain(f"skipped: {clean(verdicts.reason)}"))
+    why = _no_verdicts(report) if report.get(OperatorTable) is not None else ""
+    if why:
+        table.add_row("verdicts", page.plain(clean(why)))
     waits = report.get(WaitTable)
     for note in waits.notes if waits else ():
         table.add_row("waits", Text(page.plain(note), style="red" if waits and waits.withheld else ""))
@@ -66,6 +67,15 @@ def draw(page: Page, report: Report) -> RenderableType:
         for note in summary.notes[:3]:
             table.add_row("note", page.plain(clean(note)))
     return Group(page.title("Recording", ""), inset(table))
+
+
+def _no_verdicts(report: Report) -> str:
+    """Why nothing was held against a ceiling; "" where it was."""
+    judged = report.get(VerdictTable)
+    if judged is not None:
+        return "" if judged.ceilings else judged.notes[0] if judged.withheld else f"on waits only: {judged.notes[0]}"
+    skipped = (one for one in report.sections if one.name == "verdicts" and one.status == "skipped")
+    return next((f"skipped: {one.reason}" for one in skipped), "")
 
 
 def _overhead(page: Page, report: Report) -> str:

@@ -62,5 +62,5 @@ def _roots(page: Page, section: WaitTable, phase: str) -> list[Text]:
     if ns < LEAST_ROOT * wall:
         return []
     roots = [root for root in section.roots if (root.phase, root.wait) == (phase, "barrier")]
-    said = ", ".join(f"{text} {percent(part / ns)}" for text, part in causes.largest(roots)[:3])
+    said = "; ".join(f"{text}: {percent(part / ns)}" for text, part in causes.largest(roots)[:3])
     return [page.text(f" long barrier waits ({duration(ns)}) were for: {said}", "dim")]

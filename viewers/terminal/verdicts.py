@@ -17,7 +17,7 @@ _LIMITS = {"compute": "arithmetic", "memory-dram": "memory", "memory-cache": "th
 
 def draw(page: Page, report: Report) -> RenderableType | None:
     section = report.get(VerdictTable)
-    if section is None:
+    if section is None or not section.ceilings:
         return None  # why: among the facts on the recording
     sources = dict.fromkeys(one.source.split(", ")[0] for one in section.ceilings)  # with what: --json, --html
     title = page.title("What bounds each operator", f"by ceilings {clean(', '.join(filter(None, sources)), 32)}")
