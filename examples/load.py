@@ -41,8 +41,11 @@ class Answer:
     timings: dict[str, Any]
 
 
-def request(url: str, *, n_predict: int, prompt_tokens: int, stream: bool = False, seed: int = 0) -> Answer:
-    """Send one completion and wait for its end. Raises OSError when the server is gone or refuses."""
+def request(
+    url: str, *, n_predict: int, prompt_tokens: int, stream: bool = False, seed: int = 0, **more: object
+) -> Answer:
+    """Send one completion and wait for its end. more: of the server's options. Raises OSError when it is gone or
+    refuses."""
     chosen = random.Random(seed)
     body = {
         "prompt": [1] + [chosen.randrange(FIRST_WORD, FIRST_WORD + WORDS) for _ in range(prompt_tokens - 1)],
@@ -51,7 +54,7 @@ def request(url: str, *, n_predict: int, prompt_tokens: int, stream: bool = Fals
         "cache_prompt": False,
         "stream": stream,
         "seed": seed,
-    }
+    } | more
     asked = urllib.request.Request(f"{url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"})
     sent, first = time.monotonic_ns(), None
     last: dict[str, Any] = {}

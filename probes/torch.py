@@ -6,6 +6,10 @@ calls return when the work is queued: a wait for it is a call of its own, and Gl
 An operator may throw, and a return probe on a function that an exception leaves ends the program: exits are probed on
 instructions (profiler/planning/exit_sites.py).
 
+What Python calls by `torch.ops` (quantized::linear_dynamic, a library's own operators such as vLLM's, the fallbacks of
+compiled code) goes to the dispatcher past `at::_ops`: it is seen where Python hands it over, by its name, without
+shapes and with the conversion of its arguments.
+
 What Inductor and Triton compile does not come by here (see inductor.py); of the operators that they leave over each is
 seen, products as mm_out. Nor does what TorchScript's interpreter itself calls: the operators inside are seen.
 
@@ -38,15 +42,16 @@ WAIT = r"_ZN4c10d(4Work|16ProcessGroupGloo8(Send|Recv)Work)4waitE.*"  # NCCL's o
 RUN = r"_ZN4c10d16ProcessGroupGloo9AsyncWork7executeE.*"  # on a thread of Gloo's; sends and receives have none
 BACKWARD = r"_ZN5torch8autograd6Engine7executeE.*"
 SCRIPT = r"_ZN5torch3jit16InterpreterState(3run|8runAsync)E.*"
+NAMED = r"_ZN5torch3jit24invokeOperatorFromPythonE.*"  # in libtorch_python
 COMPILED = "dynamo_eval_custom_code"  # in libtorch_python: runs what torch.compile made of a Python function
 FILES = r"libtorch(_cpu|_python)?\.so(\.[0-9.]+)?"  # a wheel's; Debian's with its version
 _COLD = r".*\.cold(\.\d+)?"
 
 
-def _both_ends(name: str, pattern: str, args: int = 0) -> tuple[Probe, Probe]:
+def _both_ends(name: str, pattern: str, args: int = 0, program: str = "torch_begin") -> tuple[Probe, Probe]:
     """Where functions begin and end that not every build has."""
     return (
-        Probe(name, "entry", "torch_begin", args, pattern=pattern, excluded=_COLD, required=False),
+        Probe(name, "entry", program, args, pattern=pattern, excluded=_COLD, required=False),
         Probe(f"{name}.return", "exit", "call_end", 0, pattern=pattern, excluded=_COLD, required=False),
     )
 
@@ -84,6 +89,7 @@ def engine(operators: str = "") -> Engine:
                             *_both_ends("torch.run", RUN),
                             *_both_ends("torch.backward", BACKWARD),
                             *_both_ends("torch.script", SCRIPT),
+                            *(_both_ends("torch.named", NAMED, 2, "torch_named") if operators in ("", "all") else ()),
                             Probe("torch.compiled", "entry", "torch_begin", 0, (COMPILED,), required=False),
                             Probe("torch.compiled.return", "exit", "call_end", 0, (COMPILED,), required=False),
                         ),

@@ -207,6 +207,7 @@ def _environment() -> jinja2.Environment:
         operators=requests.operators,
         cells=requests.outline,
         idle=missed.idle,
+        gap_parts=missed.gap_parts,
         idle_cells=requests.outline_idle,
         kept=requests.kept,
         slack=requests.slack,

@@ -133,7 +133,13 @@ def _order(one: Overlap) -> str:
 
 def _host(gap: HostGap) -> str:
     slept = "" if gap.asleep_ns is None else f", asleep for {duration(gap.asleep_ns)}"
+    told = f"; of {count(gap.parts_gaps)} gaps: {gap_parts(gap)}" if gap.parts else ""
     return (
         f" between decode steps: {percent(gap.share)} of a usual step without a graph ({duration(gap.median_ns)}, "
-        f"medians); {count(gap.gaps)} gaps, {duration(gap.total_ns)} together{slept}"
+        f"medians); {count(gap.gaps)} gaps, {duration(gap.total_ns)} together{slept}{told}"
     )
+
+
+def gap_parts(gap: HostGap) -> str:
+    """What the gaps between decode steps were made of."""
+    return ", ".join(f"{part.what} {duration(part.total_ns)}" for part in gap.parts)

@@ -200,3 +200,49 @@ int torch_begin(struct pt_regs *ctx)
 		f->key = read_arguments(ctx, f->site);
 	return 0;
 }
+
+#define NAME_BYTES 128
+
+/*
+ * An operator that Python calls by torch.ops: torch::jit::invokeOperatorFromPython(c10::ArrayRef<std::shared_ptr<Operator>>,
+ * …), in older versions (std::vector<…> const&, …), with its result written where the first argument says. An Operator
+ * begins with the dispatcher's handle of it, that with a pointer to what the dispatcher keeps of it, and that with its
+ * name, a std::string: pointer and length. One that TorchScript alone knows begins otherwise, and its name is not read.
+ * The name is kept as arguments are, under a key.
+ */
+static inline u64 read_operator_name(struct pt_regs *ctx, u32 site_number)
+{
+	u64 pid_tid = bpf_get_current_pid_tgid(), name[2] = {};
+	u32 tid = pid_tid, zero = 0;
+	u64 kept = word_at(word_at(PT_REGS_PARM2(ctx)));
+	read_user(name, sizeof(name), (void *)kept);
+	if (name[1] - 1 >= NAME_BYTES - 1) { /* of a vector it is one step further */
+		kept = name[0];
+		if (read_user(name, sizeof(name), (void *)kept) || name[1] - 1 >= NAME_BYTES - 1)
+			return 0;
+	}
+	u64 key = (kept ^ (pid_tid >> 32) << 44) * 0xD6E8FEB86659FD93UL;
+	key |= !key;
+	if (torch_args_seen.lookup(&key))
+		return key;
+	struct torch_args *none = no_torch_args.lookup(&zero);
+	if (!none)
+		return 0;
+	torch_scratch.update(&tid, none);
+	struct torch_args *into = torch_scratch.lookup(&tid);
+	u64 length = name[1];
+	asm volatile("" : "+r"(length)); /* else the mask, which the verifier needs, is left out */
+	if (!into || read_user(into->args, length & (NAME_BYTES - 1), (void *)name[0]))
+		return 0;
+	into->site = site_number;
+	torch_args_seen.update(&key, into);
+	return key;
+}
+
+int torch_named(struct pt_regs *ctx)
+{
+	struct frame *f = enter_call(ctx, 0);
+	if (f)
+		f->key = read_operator_name(ctx, f->site);
+	return 0;
+}

@@ -28,8 +28,9 @@ unknown. Gains below 1 % are left out.
   takes an engine that runs two nano-batches in turn (NanoFlow; two-batch overlap in SGLang and vLLM). Expect less
   than the net gain.
 * `overlap.host`: between two decode steps of llama.cpp the compute threads have no graph, for 10 % of a usual step
-  or more: sampling, tokenising, HTTP. The next step needs the sampled token, so only the rest can move: sample on
-  another thread, simpler samplers, fewer logits, streaming off; larger batches make the gap a smaller part.
+  or more. Where llama.cpp's symbols are there it says what the gaps are made of: choosing tokens, answers and the next
+  batch, setting up the graph (overlap_ggml.py). The next step needs the sampled token, so only the rest can move:
+  sample on another thread, simpler samplers, fewer logits, streaming off; larger batches make the gap a smaller part.
 * `overlap.exposed_comm`: a process of PyTorch's on processors has a tenth of its time or more in collectives with no
   arithmetic beside them, waiting for the other processes included. Compute meanwhile, or divide the work better.
 """

@@ -19,6 +19,12 @@ ADVICE = {
     "the data loader": "Load batches ahead: DataLoader(num_workers=…, prefetch_factor=…, persistent_workers=True).",
 }
 
+OF_GAPS = {  # advice by what most of the gap is
+    "choosing tokens": "Most of it is choosing tokens: simpler samplers, top-k first, no probabilities, no grammar.",
+    "answers and next batch": "Most of it is the server's own loop: fewer, larger answers (no streaming).",
+    "setting up the graph": "Most of it makes the graph and its inputs: builds since 2025 reuse graphs between steps.",
+}
+
 
 def findings(table: OverlapTable) -> tuple[Finding, ...]:
     untold = [one for one in table.overlaps if not one.told_by]
@@ -52,6 +58,9 @@ def _split(one: Overlap) -> Finding:
 
 def _host(gap: HostGap) -> Finding:
     slept = "" if gap.asleep_ns is None else f"; the driving thread slept for {in_ms(gap.asleep_ns)} of that"
+    made_of = ", ".join(f"{part.what} {in_ms(part.total_ns)}" for part in gap.parts)
+    largest = max(gap.parts, key=lambda part: part.total_ns).what if gap.parts else ""
+    advice = OF_GAPS.get(largest, "Sampling and the program's own work run there: simpler samplers, fewer logits.")
     return Finding(
         id="overlap.host",
         claim=f"Between decode steps the compute threads have no graph: {gap.share * 100:.0f} % of a usual step",
@@ -60,9 +69,10 @@ def _host(gap: HostGap) -> Finding:
         confidence="high",
         evidence=(
             f"{gap.gaps} gaps, {in_ms(gap.total_ns)} together, median {in_ms(gap.median_ns)}{slept}",
+            *((f"of {gap.parts_gaps} gaps: {made_of}",) if gap.parts else ()),
             "the next step needs the sampled token: how much of the gap could move is not known",
         ),
-        advice="Sampling, tokenising and HTTP run there: simpler samplers, fewer logits, or more sequences per step.",
+        advice=f"{advice} More sequences per step make it a smaller part.",
     )
 
 

@@ -7,20 +7,31 @@ Experts' weights that are copied to a GPU are no work of this kind. No graph of 
 scheduler copies them between its splits, with calls of CUDA (cuda_host.py has these, with bytes and time), and since
 its pull request 15346 it first waits for the router and copies the experts that were chosen. Which ones the next layer
 needs is not known before this one is done.
+
+A gap between two decode steps has two marks in it, where the build's symbols show them: when llama-server had chosen
+the last slot's token (`process_token`), and when llama.cpp took the next batch (`process_ubatch`). Before the first the
+logits are handed out and sampled; between them answers are queued for the threads of HTTP, which also tokenise prompts,
+and the next batch is put together; after the second its graph is made and given its inputs. With several slots the
+answers of all but the last are before the first mark.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from flowprof.profiler import intervals
 from flowprof.profiler.analyzers.contract import SCHED
 from flowprof.profiler.findings import in_ms
-from flowprof.profiler.sections.overlap import HostGap, Overlap
+from flowprof.profiler.sections.overlap import GapPart, GapWork, HostGap, Overlap
 from flowprof.profiler.store import Recording, read_sql
 
 MIN_STEPS = 20
 MIN_PREFILLS = 3
 LEAST = 0.01  # of the time inside graphs
+BY_TOKENS: tuple[GapWork, ...] = ("choosing tokens", "answers and next batch", "setting up the graph")
+BY_BATCHES: tuple[GapWork, ...] = ("up to the next batch", "setting up the graph")
 ASLEEP_SQL = "SELECT start_ns, end_ns FROM thread_state WHERE pid = ? AND tid = ? AND state = 'sleeping'"
 
 
@@ -41,11 +52,26 @@ def host_gap(recording: Recording) -> HostGap | None:
             states = recording.columns(ASLEEP_SQL, [one, other])
             since, until = (np.asarray(states[name], np.int64) for name in ("start_ns", "end_ns"))
             asleep += intervals.common(begin[chosen], stop[chosen], since, until)
+    parts, told = _parts(rows)
     return HostGap(
         gaps=len(gap), median_ns=usual, total_ns=int(gap.sum()),
         share=usual / (usual + step) if usual + step else 0.0, asleep_ns=asleep,
-        sequences=int(np.median(np.asarray(rows["sequences"], np.int64))),
+        sequences=int(np.median(np.asarray(rows["sequences"], np.int64))), parts=parts, parts_gaps=told,
     )  # fmt: skip
+
+
+def _parts(rows: dict[str, Any]) -> tuple[tuple[GapPart, ...], int]:
+    """What gaps are made of by their marks, and of how many gaps that is; of few nothing is said."""
+    marks = [np.ma.asarray(rows[name]) for name in ("before_end_ns", "chosen_ns", "batch_ns", "start_ns")]
+    names = BY_TOKENS
+    if marks[1].count() < MIN_STEPS:
+        del marks[1]
+        names = BY_BATCHES
+    seen = ~np.ma.getmaskarray(marks[1])  # where a token was seen its batch was, too
+    if seen.sum() < MIN_STEPS:
+        return (), 0
+    took = [int((until - since)[seen].sum()) for since, until in pairwise(marks)]
+    return tuple(GapPart(name, ns) for name, ns in zip(names, took, strict=True)), int(seen.sum())
 
 
 def mixed(recording: Recording) -> tuple[tuple[Overlap, ...], tuple[str, ...]]:

@@ -216,10 +216,10 @@ def _probe_share(recording: Recording, observed: int) -> float | None:
     return float(spent) / observed if spent is not None and observed else None
 
 
-def _role(pid: int, tid: int, name: str) -> str:
+def _role(pid: int | None, tid: int | None, name: str) -> str:
     """By the thread's name: a data loader's process is all loader, its first thread too."""
     found = next((role for begins, role in ROLES.items() if name.startswith(begins)), "other")
-    return "main" if pid == tid and found != "data loading" else found
+    return "main" if pid is not None and pid == tid and found != "data loading" else found
 
 
 def _notes(facts: dict[str, str], gpu: bool, imported: bool) -> tuple[str, ...]:

@@ -135,11 +135,9 @@ class Reader:
         properties = facts.get("deviceProperties")
         for one in properties if isinstance(properties, list) else ():
             if isinstance(one, dict) and isinstance(one.get("id"), int) and 0 <= one["id"] < 1 << 16:
-                memory = one.get("totalGlobalMem")
-                name = one.get("name")
-                trace.devices[one["id"]] = Device(
-                    name if isinstance(name, str) else "", memory if isinstance(memory, int) and memory > 0 else None
-                )
+                memory, name = one.get("totalGlobalMem"), one.get("name")
+                known = isinstance(memory, int) and 0 < memory < 1 << 62
+                trace.devices[one["id"]] = Device(name if isinstance(name, str) else "", memory if known else None)
         listed = {device.name for device in trace.devices.values()}
         if len(listed) == 1:  # ROCm numbers devices otherwise than it lists them
             trace.any_device = Device(listed.pop())
@@ -216,9 +214,7 @@ class Reader:
         start, end, fine = self._times(events)
         columns = {
             "pid": self._pids(events),
-            "tid": np.array(
-                [event.tid if type(event.tid) is int else self._line(event.tid) for event in events], np.int64
-            ),
+            "tid": self._tids(events),
             "kind": np.array(kinds, np.int64),
             "name": np.array([names[event.name or ""] for event in events], np.int64),
             "start_ns": start,
@@ -291,6 +287,14 @@ class Reader:
             [pid if type(pid) is int and -(1 << 31) <= pid < 1 << 31 else MISSING for pid in pids], np.int64
         )
 
+    def _tids(self, events: list[Event]) -> Ints:
+        try:
+            return np.array(
+                [event.tid if type(event.tid) is int else self._line(event.tid) for event in events], np.int64
+            )
+        except OverflowError:  # some are beyond any thread's
+            return np.array([self._line(event.tid) for event in events], np.int64)
+
     def _times(self, events: list[Event]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
         """Start and end in ns, and which of them can be."""
         start = _numbers([event.ts for event in events])
@@ -299,7 +303,8 @@ class Reader:
         if self._unit is None and len(known):
             self._unit = 1 if abs(float(np.median(known))) > 1e17 else 1000
         unit = self._unit or 1000
-        fine = in_range(start * float(unit), dur * float(unit))
+        with np.errstate(over="ignore"):  # what has no end is out of range, too
+            fine = in_range(start * float(unit), dur * float(unit))
         start, dur = np.where(fine, start, 0), np.where(fine, dur, 0)
         begin = _scaled(start, unit)
         end = begin + _scaled(dur, unit)

@@ -142,10 +142,10 @@ class _Export:
     def _facts(self) -> None:
         for key, value in self._rows("META_DATA_EXPORT", ("name", "value")):
             if key == "EXPORT_PRODUCT_VERSION":
-                self.trace.version = str(value)[:60]
+                self.trace.version = str(value or "")[:60]
         for key, value in self._rows("TARGET_INFO_SYSTEM_ENV", ("name", "value")):
             if key == "Hostname":
-                self.trace.facts["host"] = str(value)[:200]
+                self.trace.facts["host"] = str(value or "")[:200]
         for began, clock in self._rows("TARGET_INFO_SESSION_START_TIME", ("utcEpochNs", "systemClockNs")):
             if isinstance(began, int) and 0 < began < MAX_TIME_NS:
                 self.trace.unix_offset_ns = began - (clock if isinstance(clock, int) and 0 <= clock < began else 0)

@@ -7,6 +7,7 @@ what stands behind a key that is new is looked up, once.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,6 +25,9 @@ NO_OPERATORS = {  # name and kind by probe; of the annotations torch's own profi
     "torch.compiled": ("Torch-Compiled Region", "annotation"),
     "torch.run": ("c10d::execute", "collective"),
 }
+NAMED = "torch.named"  # operators whose name comes with the call
+UNNAMED = "torch.ops"  # where it could not be read
+_NAME = re.compile(r"[A-Za-z_][\w.]{0,99}::[\w.]{1,99}")
 KINDS = (ring.CALL_RETURN, ring.CALL_LEFT, ring.CALL_ABOUT, ring.CALL_NAME)
 INDUCTOR_NAME = 12  # characters of the hash that a compiled kernel's library is called by
 MAX_KEYS = 200_000  # distinct arguments of one process
@@ -46,6 +50,8 @@ class Calls:
         self._known = known
         self._args_ids: dict[int, int | None] = {0: None}  # by key
         self._names: dict[int, str] = {}  # by number of the entry site
+        self._named: set[int] = set()  # entry sites whose calls have names of their own
+        self._told: dict[int, str] = {}  # these, by key
         self._schemas: dict[int, Schema] = {}
         self._kinds: dict[int, str] = {}  # of functions that are no operators, likewise
         self.count = 0
@@ -64,6 +70,9 @@ class Calls:
         for site in sites:
             if site.probe.id in NO_OPERATORS:
                 self.know_functions({site.site_id: NO_OPERATORS[site.probe.id]})
+            elif site.probe.id == NAMED:
+                self._names[site.site_id] = UNNAMED
+                self._named.add(site.site_id)
             elif site.engine == "inductor" and site.probe.kind == "entry":
                 self._names[site.site_id] = f"inductor::{PurePosixPath(site.module.path).name[:INDUCTOR_NAME]}"
             elif site.probe.kind == "entry":
@@ -90,12 +99,15 @@ class Calls:
         keys, key_at = np.unique(np.where(no_operators, 0, events["d"]), return_inverse=True)
         args = self._new_args([key for key in keys.tolist() if key not in self._args_ids])
         numbers = [self._args_ids.get(key) for key in keys.tolist()]
+        name = names[site_at]
+        own = np.isin(events["site"], list(self._named))
+        name[own] = [self._told.get(key, UNNAMED) for key in events["d"][own].tolist()]
         ids = np.array([-1 if number is None else number for number in numbers], np.int64)[key_at]
         parent = events["c"].astype(np.int64)
         left = events["kind"] == ring.CALL_LEFT
         return {
             "call_id": events["b"].astype(np.int64), "pid": events["pid"], "tid": events["tid"].astype(np.int64),
-            "kind": kinds[site_at], "name": names[site_at], "start_ns": events["a"].astype(np.int64),
+            "kind": kinds[site_at], "name": name, "start_ns": events["a"].astype(np.int64),
             "end_ns": np.ma.masked_array(events["at_ns"].astype(np.int64), left),
             "parent_id": np.ma.masked_array(parent, parent == 0), "depth": events["ith"].astype(np.int32),
             "args_id": np.ma.masked_array(ids, ids < 0),
@@ -110,6 +122,10 @@ class Calls:
             if raw is None:
                 continue  # it had to make room; the next call with these arguments puts it back
             args = np.frombuffer(raw, _ARGS, 1)[0]
+            if int(args["site"]) in self._named:
+                text = args["args"].tobytes().partition(b"\0")[0].decode("ascii", "replace")
+                self._told[key], self._args_ids[key] = text if _NAME.fullmatch(text) else UNNAMED, None
+                continue
             schema = self._schemas.get(int(args["site"]))
             if schema is None:
                 self._args_ids[key] = None

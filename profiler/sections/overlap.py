@@ -13,6 +13,7 @@ RESOURCES: tuple[Resource, ...] = ("compute", "memory", "network", "copy", "othe
 HostKind = Literal[
     "operators", "launches", "copies", "collectives", "allocation", "waits", "data loading", "elsewhere"
 ]  # what the threads were in
+GapWork = Literal["choosing tokens", "answers and next batch", "up to the next batch", "setting up the graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,14 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True)
+class GapPart:
+    """What the thread that drives the graphs is about, from one mark in a gap to the next."""
+
+    what: GapWork
+    total_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostGap:
     """Between one decode step of llama.cpp and the next: its compute threads have no graph."""
 
@@ -113,6 +122,8 @@ class HostGap:
     share: float  # of a decode step with its gap, by medians: who took the processors meanwhile is another matter
     asleep_ns: int | None  # of the gaps: the thread that drives the graphs slept; None: not recorded
     sequences: int  # decoded together, median
+    parts: tuple[GapPart, ...] = ()  # of the gaps in which all marks were seen, in order; none: the build shows none
+    parts_gaps: int = 0  # how many gaps these are
 
 
 @dataclass(frozen=True, slots=True)

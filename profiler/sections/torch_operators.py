@@ -36,8 +36,8 @@ class TorchOperator:
 class TorchThread:
     """A thread that calls operators."""
 
-    pid: int
-    tid: int
+    pid: int | None  # None: an imported trace that does not say
+    tid: int | None
     name: str
     role: str  # main, autograd, inter-op, data loading, distributed, other
     calls: int

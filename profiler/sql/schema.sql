@@ -1,5 +1,5 @@
 -- The recording: raw facts, one clock. Times are CLOCK_MONOTONIC nanoseconds of the recorded host (BIGINT, suffix _ns).
--- Version 11 (SCHEMA_VERSION of store.py). Derived facts are views (views.sql); nothing here is computed from another table.
+-- Version 12 (SCHEMA_VERSION of store.py). Derived facts are views (views.sql); nothing here is computed from another table.
 
 CREATE TABLE meta (            -- one row per fact about the recording and its host
     key VARCHAR PRIMARY KEY,   -- schema_version, flowprof_version, host, boot_id, kernel, arch, cpu_model, cpus, gpu_model,

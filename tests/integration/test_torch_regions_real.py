@@ -66,7 +66,7 @@ def test_exceptions_leave_operators(tmp_path: Path) -> None:
 
 
 TRAINS = """
-import pathlib, sys, tempfile, torch
+import pathlib, sys, tempfile, time, torch
 w, x = torch.randn(64, 64, requires_grad=True), torch.randn(64, 64)
 with tempfile.TemporaryDirectory() as folder:  # TorchScript wants sources
     pathlib.Path(folder, "scripted.py").write_text('''
@@ -90,6 +90,7 @@ for line in sys.stdin:
         torch.mm(torch.mm(x, w), w).sum().backward()  # two products forward, three backward: x needs none
         with torch.no_grad():
             beside(x)
+    time.sleep(0.2)  # who waits for a result has it before the thread that made it has left the interpreter
     print("1", flush=True)
 """
 
@@ -214,3 +215,61 @@ def test_kernels_of_torch_compile(tmp_path: Path) -> None:
     [main] = table.threads
     within = sum(row.total_ns for row in table.rows if row.name != "aten::bmm")
     assert main.compiled_ns == within < main.top_ns and main.script_ns == 0
+
+
+NAMED = """
+import sys, threading, torch
+from torch.ao.nn.quantized.dynamic import Linear
+torch.set_grad_enabled(False)
+@torch.library.custom_op("planted::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return torch.mm(x, x)
+linear, x = Linear(64, 64), torch.randn(64, 64)
+def fails(_):
+    torch.ops.aten.bmm(x, x)
+print("1", flush=True)
+for line in sys.stdin:
+    def work(count):
+        for _ in range(count):
+            linear(x)  # torch.ops.quantized.linear_dynamic, and aten::to
+            try:
+                list(map(fails, [0]))  # deeper in the stack than what comes after it
+            except RuntimeError:
+                pass
+            torch.ops.aten.addmm(x, x, x)
+            torch.ops.aten.mm.default(x, x)
+            twice(x)
+    count = int(line)
+    thread = threading.Thread(target=work, args=(count,))
+    thread.start(), thread.join()
+    work(count)
+    print("1", flush=True)
+"""
+
+
+def test_what_python_calls_past_the_operators_functions(tmp_path: Path) -> None:
+    """A library's operators, torch's by torch.ops, and Python's own around mm; one of them throws. By choice: none."""
+    path, count = tmp_path / "x.duckdb", 30
+    with torch_engine.running(NAMED) as program:
+        program.ask("3")
+        with recorded(program.pid, path):
+            program.ask(str(count))
+        with recorded(program.pid, tmp_path / "y.duckdb", torch_ops="mm"):
+            program.ask(str(count))
+    around = read(
+        path, "SELECT c.name, p.name, count(*), count(c.end_ns), count(c.args_id) FROM api_call c "
+        "LEFT JOIN api_call p ON p.call_id = c.parent_id GROUP BY ALL ORDER BY 1, 2 NULLS FIRST",
+    )  # fmt: skip
+    both = 2 * count
+    assert [row for row in around if row[0] not in ("aten::copy_", "aten::to")] == [
+        ("aten::addmm", None, both, both, 0), ("aten::bmm", None, both, 0, 0), ("aten::mm", None, both, both, 0),
+        ("aten::mm", "planted::twice", both, both, both), ("planted::twice", None, both, both, 0),
+        ("quantized::linear_dynamic", None, both, both, 0),
+    ]  # fmt: skip
+    assert read(path, "SELECT count(DISTINCT tid) FROM api_call WHERE name = 'quantized::linear_dynamic'") == [(2,)]
+    assert read(tmp_path / "y.duckdb", "SELECT DISTINCT name FROM api_call") == [("aten::mm",)]
+    with Recording.open(str(path)) as recording:
+        table = build_report(recording).get(TorchOperators)
+    assert table is not None
+    [row] = (row for row in table.rows if row.name == "quantized::linear_dynamic")
+    assert (row.bound, row.flops_per_s) == ("unknown", None)

@@ -103,6 +103,33 @@ def test_calls_become_rows(tmp_path: Path) -> None:
     assert found.count == 4
 
 
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        (b"quantized::linear_dynamic", "quantized::linear_dynamic"),
+        (b"_C_cache_ops::reshape.v2", "_C_cache_ops::reshape.v2"),
+        (b"\xff\x1b[31m", "torch.ops"),
+        (b"<script>::x", "torch.ops"),
+        (b"a::" + b"b" * 900, "torch.ops"),
+        (b"", "torch.ops"),
+    ],
+)
+def test_operators_whose_name_comes_with_the_call(held: bytes, expected: str) -> None:
+    """By its key, once; without one, or with what is no name, torch.ops. Other sites' keys are arguments still."""
+    [probe] = [probe for probe in engine().ladders[0].rungs[0].probes if probe.id == "torch.named"]
+    names = Map(k3=args(9, held), k7=args(1, arg(TENSOR, 0, 1, 6, 0, (3,), (1,))))
+    found = made(names)
+    found.know([site(9, "invokeOperatorFromPython", probe)], {})
+    for _ in range(2):
+        rows, _ = found.decode(np.concatenate([
+            event(R, 1, 0, 9, d=3, site=9), event(R, 2, 10, 19, d=0, site=9), event(R, 3, 20, 29, d=7),
+            event(R, 4, 30, 39, d=5, site=9),
+        ]))  # fmt: skip
+        assert list(rows["name"]) == [expected, "torch.ops", "aten::mm", "torch.ops"]  # type: ignore[call-overload]
+        assert rows["args_id"].tolist() == [None, None, 1, None]  # type: ignore[attr-defined]
+    assert names.asked.count(3) == names.asked.count(7) == 1 and names.asked.count(5) == 2
+
+
 def test_nothing_happened() -> None:
     rows, new = made(Map()).decode(np.empty(0, ring.EVENT))
     assert {len(column) for column in rows.values() if not isinstance(column, str)} == {0}

@@ -258,6 +258,19 @@ def test_times_that_are_no_numbers(tmp_path: Path) -> None:
         imported(path)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("huge", [1 << 63, -(1 << 63), 1 << 64, 10**400])
+def test_numbers_beyond_all_that_is(tmp_path: Path, huge: int) -> None:
+    """Of threads, processes, times and memory: the event with the time is left out, the others have no such number."""
+    odd = [slice_("cpu_op", "a", 1, 1, tid=huge), slice_("cpu_op", "b", 2, 1, pid=huge), slice_("cpu_op", "c", huge, 1)]
+    facts = {"deviceProperties": [{"id": 0, "name": "A100", "totalGlobalMem": huge}]}
+    with imported(kineto(tmp_path / "a.json", [*step(), *odd], **facts)) as recording:
+        told = recording.rows("SELECT name, pid IS NULL, tid IS NULL FROM api_call WHERE length(name) = 1 ORDER BY 1")
+        assert told == [("a", False, True), ("b", True, False)]
+        assert recording.rows("SELECT name, memory_bytes FROM gpu_device") == [("A100", None)]
+        assert recording.rows("SELECT events FROM loss") == [(1,)]
+
+
 def test_what_synchronisations_wait_for(tmp_path: Path) -> None:
     """As with enable_cuda_sync_events; -1 is what Kineto writes for what it does not know."""
     calls = ("cudaEventRecord", "cudaStreamWaitEvent", "cudaEventSynchronize", "cudaStreamSynchronize",

@@ -107,6 +107,15 @@ def test_columns_of_wrong_types(tmp_path: Path) -> None:
         assert recording.rows("SELECT events FROM loss") == [(3,)]
 
 
+def test_facts_without_a_value(tmp_path: Path) -> None:
+    tables = nsys_tables()
+    tables["META_DATA_EXPORT"] = ("name TEXT, value TEXT", [("EXPORT_PRODUCT_VERSION", None)])
+    tables["TARGET_INFO_SYSTEM_ENV"] = ("name TEXT, value TEXT", [("Hostname", None)])
+    with imported(nsys(tmp_path / "a.sqlite", tables)) as recording:
+        facts = recording.meta()
+    assert facts["imported_from"] == "Nsight Systems SQLite" and not facts.get("host")
+
+
 @pytest.mark.parametrize("size", [100, 4096, 9000])
 def test_truncated(tmp_path: Path, size: int) -> None:
     path = nsys(tmp_path / "a.sqlite", nsys_tables())

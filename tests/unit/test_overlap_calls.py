@@ -107,6 +107,7 @@ def test_no_gpu_time_is_made_up_of_calls(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- PyTorch on processors
 
 LOADER, MAIN = 77, 1
+KINDS = {"c10d::execute": "collective", "TorchScript": "annotation", "autograd::engine::execute": "annotation"}
 
 
 def torch(path: Path, calls: list[tuple[str, int, int, int]], comms: dict[int, str] | None = None,
@@ -121,7 +122,7 @@ def torch(path: Path, calls: list[tuple[str, int, int, int]], comms: dict[int, s
         put("api_call", {
             "call_id": list(range(len(calls))), "pid": [own[tid] for _, tid, _, _ in calls],
             "tid": [tid for _, tid, _, _ in calls], "name": [name for name, _, _, _ in calls],
-            "kind": ["collective" if name == "c10d::execute" else "operator" for name, _, _, _ in calls],
+            "kind": [KINDS.get(name, "operator") for name, _, _, _ in calls],
             "start_ns": [start * MS for _, _, start, _ in calls], "end_ns": [end * MS for _, _, _, end in calls],
             "depth": 0,
         })  # fmt: skip
@@ -178,6 +179,18 @@ def test_copies_and_collectives_by_class(tmp_path: Path) -> None:
     assert found.overlaps == ()
     assert "2 threads' operators ran side by side for 5 ms of 35 ms" in found.refused[0]
     assert [why.partition(":")[0] for why in found.refused[1:]] == ["copies", "collectives"]
+
+
+def test_what_torchscript_calls_is_not_seen(tmp_path: Path) -> None:
+    """It counts as arithmetic while it runs: nothing beside it is called exposed, and no thread idle. Other annotations
+    say nothing of the kind."""
+    calls = [("TorchScript", 1, 0, 40), ("aten::copy_", 2, 10, 20), ("aten::mm", 1, 41, 45),
+             ("autograd::engine::execute", 3, 50, 60), ("aten::mm", 1, 61, 65)]  # fmt: skip
+    with torch(tmp_path, calls) as recording:
+        [one] = overlap.table(recording).calls
+    assert {time.kind: (time.busy_ns // MS, time.exposed_ns // MS) for time in one.times} == {
+        "operators": (48, 0), "copies": (10, 0)}  # fmt: skip
+    assert (one.span_ns, one.idle_ns) == (65 * MS, 17 * MS)
 
 
 def test_collectives_behind_their_calls(tmp_path: Path) -> None:

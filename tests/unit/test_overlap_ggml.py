@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flowprof.profiler.analyzers import overlap
-from flowprof.profiler.report import build_report
+from flowprof.profiler.analyzers.overlap_findings import findings
+from flowprof.profiler.report import build_report, timeline
 from flowprof.profiler.sections.overlap import OverlapTable
 from flowprof.profiler.store import Recording
+from flowprof.viewers import html, terminal
 from synthetic import Synthetic, write
 
 MS = 1_000_000
@@ -72,6 +75,50 @@ def test_the_driving_thread_s_sleep(tmp_path: Path) -> None:
     assert gap is not None
     assert (gap.gaps, gap.total_ns, gap.asleep_ns, gap.sequences) == (29, 290 * MS, 29 * 4 * MS, 4)
     assert gap.share == pytest.approx(10 / 30)
+
+
+def marked(tmp_path: Path, tokens: bool, **more: dict[str, Any]) -> str:
+    """30 steps of 20 ms with gaps of 10 ms: tokens of four slots after 3 … 6 ms, answers and the next batch until 9 ms.
+    The batch before the tenth step was not seen, nor the tokens behind it; one token lies within a step."""
+    starts = [30 * n for n in range(30) if n != 10]
+    marks = [at + 20 + late for at in starts[:-1] for late in (3, 4, 5, 6)] + [30 * 29 + 1]
+    batches = [at - 1 for at in starts for _ in range(2)]  # two parts each
+    tables = {
+        "graph_exec": executions([(DECODE, 30 * n, 30 * n + 20) for n in range(30)]),
+        "batch_part": {"pid": 1, "tid": 1, "at_ns": [at * MS for at in batches], "context": 7, "sequence": 0,
+                       "tokens": 1, "position": 5, "output": True},
+        "slot_token": {"pid": 1, "slot": 0, "at_ns": [at * MS for at in marks]},
+    }  # fmt: skip
+    if not tokens:
+        del tables["slot_token"]
+    return recorded(tmp_path / "a.duckdb", tables)
+
+
+def test_what_gaps_are_made_of(tmp_path: Path) -> None:
+    gap = table(marked(tmp_path, tokens=True)).host
+    assert gap is not None and (gap.gaps, gap.parts_gaps) == (29, 27)
+    assert [(part.what, part.total_ns) for part in gap.parts] == [
+        ("choosing tokens", 27 * 6 * MS), ("answers and next batch", 27 * 3 * MS), ("setting up the graph", 27 * MS)
+    ]  # fmt: skip
+    with Recording.open(str(tmp_path / "a.duckdb")) as recording:
+        report = build_report(recording)
+        [finding] = [one for one in report.findings if one.id == "overlap.host"]
+        out = io.StringIO()
+        terminal.show(report, out, 80)
+        page = html.render(report, timeline(recording))
+    assert "of 27 gaps: choosing tokens 162 ms, answers and next batch 81 ms" in finding.evidence[1]
+    assert "Most of it is choosing tokens" in finding.advice
+    assert "of 27 gaps: choosing tokens 162 ms" in " ".join(out.getvalue().split())
+    assert "Of 27 gaps: choosing tokens 162 ms, answers and next batch 81.0 ms" in " ".join(page.split())
+
+
+def test_a_program_that_is_no_server(tmp_path: Path) -> None:
+    """llama.cpp's own marks are there, and nobody tells when a token was chosen."""
+    gap = table(marked(tmp_path, tokens=False)).host
+    assert gap is not None and gap.parts_gaps == 28
+    assert [(part.what, part.total_ns) for part in gap.parts] == [
+        ("up to the next batch", 28 * 9 * MS), ("setting up the graph", 28 * MS)]  # fmt: skip
+    assert not any("Most of it" in one.advice for one in findings(table(str(tmp_path / "a.duckdb"))))
 
 
 def test_few_steps_say_nothing(tmp_path: Path) -> None:

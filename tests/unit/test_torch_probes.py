@@ -83,11 +83,13 @@ def test_what_runs_operators_is_seen_beside_them(tmp_path: Path, build_elf: Call
     """A backward pass and TorchScript's interpreter in libtorch_cpu; torch.compile's functions in libtorch_python."""
     script = "_ZN5torch3jit16InterpreterState"
     run = "_ZN4c10d16ProcessGroupGloo9AsyncWork7executeERKN3c1013intrusive_ptrIS1_EE"
+    named = "_ZN5torch3jit24invokeOperatorFromPythonERKSt6vectorISt10shared_ptrINS0_8OperatorEESaIS4_EE"
     backward, stack = "_ZN5torch8autograd6Engine7executeERKSt6vector", "ERSt6vectorIN3c106IValueESaIS4_EE"
     functions = {
         "libtorch_cpu.so": (symbol("mm"), run, backward, f"{script}3run{stack}", f"{script}8runAsync{stack}",
                             "_ZN5torch3jit6mobile16InterpreterState3runE", f"{script}C1E"),
-        "libtorch_python.so": ("dynamo_eval_custom_code", "dynamo_eval_frame_default", f"calls{symbol('mm')}"),
+        "libtorch_python.so": ("dynamo_eval_custom_code", "dynamo_eval_frame_default", f"calls{symbol('mm')}",
+                               named),
     }  # fmt: skip
     modules = []
     for number, (name, symbols) in enumerate(functions.items()):
@@ -107,8 +109,10 @@ def test_what_runs_operators_is_seen_beside_them(tmp_path: Path, build_elf: Call
         backward: ("annotation", "autograd::engine::execute"),
         f"{script}3run{stack}": ("annotation", "TorchScript"),
         f"{script}8runAsync{stack}": ("annotation", "TorchScript"),
-        "dynamo_eval_custom_code": ("annotation", "Torch-Compiled Region"),
+        "dynamo_eval_custom_code": ("annotation", "Torch-Compiled Region"), named: ("operator", "torch.ops"),
     }  # fmt: skip
+    chosen = make_plan([Target(4, 1, 0, sys.executable, "", 0.0, tuple(modules))], (6, 12), engines("mm"))
+    assert not [site for site in chosen.sites if site.symbol == named], "by a choice of names nothing else is probed"
 
 
 def test_every_return_of_a_function_has_its_entry(tmp_path: Path, build_elf: Callable[..., dict[str, int]]) -> None:

@@ -17,6 +17,7 @@ from flowprof.viewers import html, terminal
 from flowprof.viewers import json as json_viewer
 from synthetic import CEILINGS
 from torch_recordings import COPY, EVIL, MM, PID, Made
+from traces import imported, kineto, slice_
 
 
 def hostile() -> Made:
@@ -150,3 +151,16 @@ def test_hostile_calls_in_every_viewer(tmp_path: Path) -> None:
     finite(json_viewer.render(report))
     for width in (80, 160):
         terminal.show(report, io.StringIO(), width)
+
+
+def test_a_trace_that_does_not_say_which_thread(tmp_path: Path) -> None:
+    events = [slice_("cpu_op", "aten::mm", n, 1, pid="x", tid=1 << 64) for n in range(3)]
+    with imported(kineto(tmp_path / "a.json", events)) as recording:
+        report = build_report(recording)
+        page = html.render(report, timeline(recording))
+    table = report.get(TorchOperators)
+    assert table is not None and [(one.pid, one.tid, one.role) for one in table.threads] == [(None, None, "other")]
+    out = io.StringIO()
+    terminal.show(report, out, 80)
+    assert "thread of no known number: 3 calls" in out.getvalue() and "None" not in out.getvalue()
+    assert ">not known</td>" in page

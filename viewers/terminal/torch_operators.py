@@ -73,6 +73,5 @@ def _thread(one: TorchThread) -> str:
     within = "".join(f", {duration(ns)} of it in {what}" for ns, what in parts if ns)
     away = "" if one.away_ns is None else f", {duration(one.away_ns)} of it off the processor"
     role = "" if one.role == "other" else f" ({one.role})"
-    return (
-        f"thread {one.tid} {clean(one.name, 20)}{role}: {count(one.calls)} calls, {duration(one.top_ns)}{within}{away}"
-    )
+    name = f"thread {'of no known number' if one.tid is None else one.tid} {clean(one.name, 20)}".rstrip()
+    return f"{name}{role}: {count(one.calls)} calls, {duration(one.top_ns)}{within}{away}"
