@@ -35,7 +35,7 @@ import numpy as np
 from flowprof.profiler.analyzers import losses, resource_findings
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
 from flowprof.profiler.blame import scene, thresholds, wakers
-from flowprof.profiler.blame.events import Actor, Events
+from flowprof.profiler.blame.events import Actor, Events, Resource
 from flowprof.profiler.blame.judge import verdicts
 from flowprof.profiler.blame.metrics import MAX_GROUPS, Totals, totals
 from flowprof.profiler.blame.reading import read
@@ -142,15 +142,16 @@ def _blamed(recording: Recording, found: Study, one: Verdict, frames: dict[int, 
         Victim(actor.name, actor.tid, actor.task, round(waiting_ns), waits, round(longest_ns), still)
         for actor, waiting_ns, waits, longest_ns, still in _victims(events, one)
     )  # fmt: skip
+    instance = _instance(found, one.place)
     blamed = Blamed(
         resource=resource.name, kind=resource.kind, pathology=one.pathology,
         holder=_holder(events, one, frames.get(scene.acquire_stack(events, one), [])),
         waiting_ns=round(one.waiting_ns), hold_ns=int((held.end_ns[mine] - held.start_ns[mine]).sum()),
         utilisation=one.utilisation, victims=victims, chain=_chain(found, one), confidence=one.confidence,
-        manifest=resource.manifest, instance=_instance(found, one.place), capacity=resource.capacity, share=one.share,
+        manifest=resource.manifest, instance=instance, capacity=resource.capacity, share=one.share,
         holders=one.holders, sufferers=len(one.victims),
-        at_ns=one.at_ns - events.begin_ns, variables=scene.moments(recording, found, one), evidence=one.evidence,
-        advice="", picture=scene.picture(found, one),
+        at_ns=one.at_ns - events.begin_ns, variables=scene.moments(recording, found, one),
+        evidence=(*one.evidence, *_about(resource, instance)), advice="", picture=scene.picture(found, one),
         deadlock=tuple(events.actors[step.holder].name for step in one.deadlock if step.holder is not None),
     )  # fmt: skip
     return resource_findings.advised(blamed)
@@ -180,6 +181,11 @@ def _instance(found: Study, place: int) -> str:
         return ""
     number = found.where(place).instance
     return hex(number & 0xFFFFFFFFFFFFFFFF) if not 0 < number < 1 << 16 else str(number)
+
+
+def _about(resource: Resource, instance: str) -> tuple[str, ...]:
+    """What the manifest says of it: how a number that tells instances apart is to be read."""
+    return (f"{resource.name} {instance}: {resource.about}",) if instance and resource.about else ()
 
 
 def _chain(found: Study, one: Verdict) -> tuple[ChainLink, ...]:
