@@ -44,22 +44,22 @@ static struct worker {
 	double seconds;
 } __attribute__((aligned(128))) workers[64];
 static int threads;
-static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static double at(clockid_t clock) { struct timespec t; clock_gettime(clock, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 static __thread volatile double sink;
 static void compute(long rounds) { double x = 1; for (long i = 0; i < rounds; i++) x = x * 1.0000001 + 1e-9; sink = x; }
 static void *set_pace(void *argument)
 {
 	struct worker *w = argument;
-	double began = now();
+	double began = at(CLOCK_THREAD_CPUTIME_ID); /* what others take does not slow the pace down */
 	for (int i = 0; i < 100; i++) compute(100000);
-	w->rounds = 100000 * 100 / (now() - began) * 10e-6 * threads;
+	w->rounds = 100000 * 100 / (at(CLOCK_THREAD_CPUTIME_ID) - began) * 10e-6 * threads;
 	w->pool = (struct pool){7, 64};
 	return 0;
 }
 static void *work(void *argument)
 {
 	struct worker *w = argument;
-	double began = now();
+	double began = at(CLOCK_MONOTONIC);
 	for (long i = 0; i < w->count; i++) {
 		void *unit = pool_get(&w->pool, i & 7);
 		compute(w->rounds);
@@ -68,7 +68,7 @@ static void *work(void *argument)
 		pool_put(&w->pool, unit);
 		compute(w->rounds);
 	}
-	w->seconds = now() - began;
+	w->seconds = at(CLOCK_MONOTONIC) - began;
 	return 0;
 }
 static void all(void *(*what)(void *))
