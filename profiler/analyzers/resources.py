@@ -29,16 +29,19 @@ lost, and a resource whose events contradict each other gets no verdict.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from flowprof.profiler.analyzers import losses, resource_findings
 from flowprof.profiler.analyzers.contract import Analyzer, Need, Result
 from flowprof.profiler.blame import scene, thresholds, wakers
-from flowprof.profiler.blame.events import Events, read
+from flowprof.profiler.blame.events import Actor, Events, Resource
 from flowprof.profiler.blame.judge import verdicts
 from flowprof.profiler.blame.metrics import MAX_GROUPS, Totals, totals
+from flowprof.profiler.blame.reading import read
 from flowprof.profiler.blame.study import Study, study
 from flowprof.profiler.blame.thresholds import Thresholds
-from flowprof.profiler.blame.verdict import Verdict
+from flowprof.profiler.blame.verdict import Verdict, Victims
 from flowprof.profiler.resources.manifest import EVENTS
 from flowprof.profiler.root_causes import DEPTH
 from flowprof.profiler.sections.losses import Losses
@@ -136,22 +139,29 @@ def _blamed(recording: Recording, found: Study, one: Verdict, frames: dict[int, 
     mine = held.actor == one.holder if one.holder is not None else held.actor < 0
     mine &= held.place == one.place if one.place >= 0 else events.resource[held.place] == one.resource
     victims = tuple(
-        Victim(events.actors[v.actor].name, events.actors[v.actor].tid, events.actors[v.actor].task,
-               round(v.waiting_ns), v.waits, round(v.longest_ns), v.open)
-        for v in one.victims[:MAX_VICTIMS]
+        Victim(actor.name, actor.tid, actor.task, round(waiting_ns), waits, round(longest_ns), still)
+        for actor, waiting_ns, waits, longest_ns, still in _victims(events, one)
     )  # fmt: skip
+    instance = _instance(found, one.place)
     blamed = Blamed(
         resource=resource.name, kind=resource.kind, pathology=one.pathology,
         holder=_holder(events, one, frames.get(scene.acquire_stack(events, one), [])),
         waiting_ns=round(one.waiting_ns), hold_ns=int((held.end_ns[mine] - held.start_ns[mine]).sum()),
         utilisation=one.utilisation, victims=victims, chain=_chain(found, one), confidence=one.confidence,
-        manifest=resource.manifest, instance=_instance(found, one.place), capacity=resource.capacity, share=one.share,
+        manifest=resource.manifest, instance=instance, capacity=resource.capacity, share=one.share,
         holders=one.holders, sufferers=len(one.victims),
-        at_ns=one.at_ns - events.begin_ns, variables=scene.moments(recording, found, one), evidence=one.evidence,
-        advice="", picture=scene.picture(found, one),
+        at_ns=one.at_ns - events.begin_ns, variables=scene.moments(recording, found, one),
+        evidence=(*one.evidence, *_about(resource, instance)), advice="", picture=scene.picture(found, one),
         deadlock=tuple(events.actors[step.holder].name for step in one.deadlock if step.holder is not None),
     )  # fmt: skip
     return resource_findings.advised(blamed)
+
+
+def _victims(events: Events, one: Verdict) -> Iterator[tuple[Actor, float, int, float, bool]]:
+    """Who waited, waiting, waits, the longest one, and whether it still lasts: as many as are listed."""
+    rows = (getattr(one.victims, name)[:MAX_VICTIMS].tolist() for name in Victims.__slots__)
+    for number, *figures in zip(*rows, strict=True):
+        yield events.actors[number], *figures
 
 
 def _holder(events: Events, one: Verdict, frames: list[tuple[str, str]]) -> Holder | None:
@@ -173,9 +183,14 @@ def _instance(found: Study, place: int) -> str:
     return hex(number & 0xFFFFFFFFFFFFFFFF) if not 0 < number < 1 << 16 else str(number)
 
 
+def _about(resource: Resource, instance: str) -> tuple[str, ...]:
+    """What the manifest says of it: how a number that tells instances apart is to be read."""
+    return (f"{resource.name} {instance}: {resource.about}",) if instance and resource.about else ()
+
+
 def _chain(found: Study, one: Verdict) -> tuple[ChainLink, ...]:
     events = found.events
-    if not one.steps and one.holder is not None and one.holders == 1 and one.victims:
+    if not one.steps and one.holder is not None and one.holders == 1 and len(one.victims):
         return (ChainLink(events.resources[one.resource].name, _instance(found, one.place),
                           events.actors[one.holder].name, ""),)  # fmt: skip
     return tuple(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from flowprof.profiler.blame.events import ACQUIRE, GIVE_UP, RELEASE, USE, WAIT, Bools, Events, Ints, Small
+from flowprof.profiler.blame.keys import mixed
 from flowprof.profiler.blame.pairing import (
     INFERRED,
     OPEN,
     RELEASED,
     REUSED,
-    mixed,
     nested,
     never_released,
     pairing_actor,

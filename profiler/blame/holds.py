@@ -23,11 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from flowprof.profiler.blame.doubtful import contradictory
 from flowprof.profiler.blame.events import ACQUIRE, RELEASE, WAIT, Bools, Events, Ints, Small
+from flowprof.profiler.blame.keys import mixed
 from flowprof.profiler.blame.pairing import (
     OPEN,
     RELEASED,
     REUSED,
-    mixed,
     nested,
     never_released,
     pairing_actor,
@@ -102,10 +102,11 @@ def holds(events: Events, thresholds: Thresholds) -> Holds:
     broken = np.where(clean, _unmatched(resource.astype(np.int64), opens, same, many), rest[-3])
     broken_at = np.where(clean[of], _unmatched_at(events.place[rows], opens, same, len(of)), rest[-2])
     broken_at = np.where(np.isnan(broken_at), broken[of], broken_at)
-    grants = np.unique(np.concatenate((first[-1], rest[-1], np.flatnonzero(endless & (events.kind == ACQUIRE)))))
+    shown = endless & (events.kind == ACQUIRE)
+    shown[np.concatenate((first[-1], rest[-1]))] = True
     return Holds(
         columns[0], columns[1], columns[2], columns[3], columns[4], columns[5], columns[6], columns[7], broken,
-        broken_at, grants, exclusive, handed,
+        broken_at, np.flatnonzero(shown), exclusive, handed,
     )  # fmt: skip
 
 
@@ -130,8 +131,8 @@ def _handed(events: Events, others: Bools, acquires: Ints, apart: Bools) -> Bool
     kinds = np.array([one.kind for one in events.resources])[events.resource]
     released, waits = np.flatnonzero(events.kind == RELEASE), np.flatnonzero(events.kind == WAIT)
     taken = events.kind == ACQUIRE
-    there = mixed(events.place[taken], events.thread[taken])
-    once = np.isin(mixed(events.place[released], events.thread[released]), there)
+    pair = events.place * np.int64(len(events.actors.threads)) + events.thread
+    once = np.isin(pair[released], pair[taken])
     pairs = np.bincount(events.place[acquires], minlength=many)
     mostly = 10 * np.bincount(events.place[acquires[apart]], minlength=many) >= 9 * pairs
     own = np.bincount(events.place[released[once]], minlength=many)

@@ -17,7 +17,7 @@ from flowprof.profiler.blame.occupancy import blame
 from flowprof.profiler.blame.pairing import RELEASED
 from flowprof.profiler.blame.study import Study, View
 from flowprof.profiler.blame.unwaited import MAX_PLACES, grown, growth_verdict, leaking, locks, tails, tiny, unreturned
-from flowprof.profiler.blame.verdict import Verdict, confidence_of, sufferers, trusted, utilisation
+from flowprof.profiler.blame.verdict import NOBODY, Verdict, confidence_of, sufferers, together, trusted, utilisation
 from flowprof.profiler.blame.waits import OPEN
 from flowprof.profiler.findings import Confidence, in_ms
 
@@ -91,12 +91,12 @@ def _contention(study: Study, view: View) -> Verdict | None:
         return None  # whoever waits for work that nobody has is idle
     if study.held.handed[view.place]:
         return None  # what is waited for comes from others: those who had some before do not keep it
-    ranked = sorted(found.by_actor, key=lambda actor: -found.by_actor[actor])
-    holder = ranked[0] if ranked else None
-    share = found.by_actor[ranked[0]] / found.seen_ns if ranked else 0.0
+    held_up = found.by_actor
+    holder = int(held_up.actor[0]) if len(held_up.actor) else None
+    share = float(held_up.ns[0]) / found.seen_ns if len(held_up.ns) else 0.0
     turns = share < limit("contention", "dominant_share")
     least = limit("contention", "turn_share") * found.seen_ns
-    holders = len([actor for actor in ranked if found.by_actor[actor] >= least]) if turns else 1
+    holders = int((held_up.ns >= least).sum()) if turns else 1
     hold = -1
     of = np.flatnonzero((view.held.actor == holder) | turns) if holder is not None else np.empty(0, np.int64)
     if len(of):
@@ -111,7 +111,7 @@ def _contention(study: Study, view: View) -> Verdict | None:
         f"at least one waited for {found.some_ns / span_ns * 100:.0f} % of {span_ns / 1e9:.3g} s, "
         f"{in_ms(found.waiting_ns)} in all",
     ]
-    still = sum(one.open for one in victims)
+    still = int(victims.open.sum())
     if still:
         evidence.append(f"{still} still waited when the recording ended: their waits count up to there")
     if found.seen_ns < limit("trust", "medium_seen_share") * found.waiting_ns:
@@ -184,17 +184,9 @@ def _roots(study: Study, found: list[Verdict]) -> list[Verdict]:
 
 
 def _answering(root: Verdict, for_: Verdict) -> Verdict:
-    merged = {one.actor: one for one in root.victims}
-    for one in for_.victims:
-        before = merged.get(one.actor)
-        merged[one.actor] = one if before is None else replace(
-            before, waiting_ns=before.waiting_ns + one.waiting_ns, waits=before.waits + one.waits,
-            longest_ns=max(before.longest_ns, one.longest_ns), open=before.open or one.open,
-        )  # fmt: skip
-    merged.pop(root.holder if root.holder is not None else -1, None)
     steps = for_.steps if len(for_.steps) > len(root.steps) else root.steps
     return replace(
-        root, victims=tuple(sorted(merged.values(), key=lambda one: -one.waiting_ns)), steps=steps,
+        root, victims=together(root.victims, for_.victims, root.holder), steps=steps,
         score=root.score + for_.waiting_ns, waiting_ns=root.waiting_ns + for_.waiting_ns,
         root_of=(*root.root_of, for_.resource),
     )  # fmt: skip
@@ -211,6 +203,6 @@ def _root(study: Study, verdict: Verdict, last: Step) -> Verdict:
     return Verdict(
         "contention", last.place, last.resource, last.holder, 1.0, 1,
         int(view.held.acquire[longest]) if longest >= 0 else -1, 0.0,
-        utilisation(study, last.resource, last.holder, place=last.place), (), verdict.steps, confidence,
+        utilisation(study, last.resource, last.holder, place=last.place), NOBODY, verdict.steps, confidence,
         ("only holders of other resources waited for it",), verdict.at_ns, 1.0,
     )  # fmt: skip

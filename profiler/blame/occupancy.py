@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from flowprof.profiler.blame.events import Events, Ints
+from flowprof.profiler.blame.events import Events, Ints, Small
 from flowprof.profiler.blame.holds import Holds
 from flowprof.profiler.blame.waits import Waits
 from numpy.typing import NDArray
@@ -43,13 +43,34 @@ class Occupancy:
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """Whose part of something is how large: one row an actor, the largest first."""
+
+    actor: Small
+    ns: Floats
+
+    def of(self, actor: int | None) -> float:
+        """One actor's part, 0: it has none."""
+        return float(self.ns[self.actor == (-1 if actor is None else actor)].sum())
+
+
+def shares(actor: Small, ns: Floats) -> Shares:
+    """Add up what there is by actor; who has nothing is left out."""
+    who, at = np.unique(actor, return_inverse=True)
+    sums = np.bincount(at, ns, len(who)).astype(np.float64)
+    order = np.argsort(-sums, kind="stable")
+    order = order[sums[order] > 0]
+    return Shares(who[order], sums[order])
+
+
+@dataclass(frozen=True, slots=True)
 class Blame:
     """Of one place: what its waits cost, and in whose way. The parts of `by_hold` and `told` add up to `seen_ns`."""
 
     waiting_ns: float  # that counts, all waiters added up
     some_ns: float  # at least one waited
     seen_ns: float  # of waiting_ns, that some hold accounts for
-    by_actor: dict[int, float]  # of seen_ns
+    by_actor: Shares  # of seen_ns
     by_hold: Floats  # of seen_ns, per row of the holds
     by_wait: Floats  # of waiting_ns, per row of the waits
 
@@ -83,8 +104,8 @@ def blame(events: Events, held: Holds, waits: Waits, seen: Occupancy) -> Blame:
     by_wait = seen.between(counted, waits.start_ns, waits.end_ns)
     told = events.holder[waits.event] if len(waits.event) else np.empty(0, np.int32)
     silent = told <= 0
-    by_actor: dict[int, float] = {}
-    by_hold = np.zeros(len(held.units))
+    actors, parts = [held.actor], [np.zeros(len(held.units))]
+    by_hold = parts[0]
     if silent.any():
         free = occupancy_waiters(seen, waits.of(silent))
         share = np.where(seen.counts & (seen.units > 0), free / np.maximum(seen.units, 1), 0.0)
@@ -92,18 +113,19 @@ def blame(events: Events, held: Holds, waits: Waits, seen: Occupancy) -> Blame:
         each = np.where(seen.counts & (seen.units > 0), 1 / np.maximum(seen.units, 1), 0.0)
         by_hold -= _own(held, waits.of(silent), seen, seen.integral(each))
         by_hold = np.maximum(by_hold, 0.0)
-        sums = np.bincount(held.actor, by_hold, minlength=0) if len(held.actor) else np.empty(0)
-        by_actor = {int(actor): float(sums[actor]) for actor in np.flatnonzero(sums > 0)}
+        parts = [by_hold.copy()]
     for tid in np.unique(told[~silent]).tolist():
         of = ~silent & (told == tid)
         for actor, ns in _of_thread(events, held, waits.of(of), by_wait[of], tid).items():
-            by_actor[actor] = by_actor.get(actor, 0.0) + ns
+            actors.append(np.array([actor], np.int32))
+            parts.append(np.array([ns]))
             mine = np.flatnonzero(held.actor == actor)
             if len(mine):  # so that its stack is known: the hold that the longest wait met
                 start = waits.start_ns[of][int(np.argmax(by_wait[of]))]
                 by_hold[mine[max(0, int(np.searchsorted(held.start_ns[mine], start, side="right")) - 1)]] += ns
     some = float(seen.integral(seen.counts)[-1]) if len(seen.at_ns) else 0.0
-    return Blame(float(by_wait.sum()), some, sum(by_actor.values()), by_actor, by_hold, by_wait)
+    by_actor = shares(np.concatenate(actors), np.concatenate(parts))
+    return Blame(float(by_wait.sum()), some, float(by_actor.ns.sum()), by_actor, by_hold, by_wait)
 
 
 def occupancy_waiters(seen: Occupancy, waits: Waits) -> Floats:
@@ -132,7 +154,7 @@ def _own(held: Holds, waits: Waits, seen: Occupancy, each: Floats) -> Floats:
 
 def _wait_while_they_hold(held: Holds, waits: Waits) -> NDArray[np.int32]:
     """Actors of which a wait falls into a hold of their own: mostly some threads, however many tasks there are."""
-    both = np.intersect1d(held.actor, waits.actor)
+    both = _common(held.actor, waits.actor)
     held, waits = held.of(np.isin(held.actor, both)), waits.of(np.isin(waits.actor, both))
     if not len(both):
         return both
@@ -148,10 +170,17 @@ def _wait_while_they_hold(held: Holds, waits: Waits) -> NDArray[np.int32]:
     return found
 
 
+def _common(one: Small, other: Small) -> Small:
+    """The actors that both have."""
+    seen = np.zeros((2, max(one.max(initial=-1), other.max(initial=-1)) + 1), bool)
+    seen[0, one], seen[1, other] = True, True
+    return np.flatnonzero(seen.all(axis=0)).astype(np.int32)
+
+
 def _of_thread(events: Events, held: Holds, waits: Waits, ns: Floats, tid: int) -> dict[int, float]:
     """Whom a thread that the resource names held it for: the actor of its latest acquire before each wait."""
-    plain = next(number for number, actor in enumerate(events.actors) if actor.tid == tid)
-    tids = np.array([actor.tid for actor in events.actors])
+    tids = events.actors.tid
+    plain = int(np.flatnonzero(tids == tid)[0])
     mine = np.flatnonzero(tids[events.thread[held.acquire]] == tid) if len(held.acquire) else np.empty(0, np.int64)
     at = np.searchsorted(held.start_ns[mine], waits.end_ns, side="left") - 1
     actors = np.where(at >= 0, held.actor[mine][np.maximum(at, 0)], plain) if len(mine) else np.full(len(ns), plain)

@@ -5,27 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from flowprof.profiler.blame.events import ACQUIRE, RELEASE, WAIT, Bools, Events, Ints, Small
-from numpy.typing import NDArray
-
-Keys = NDArray[np.uint64]
+from flowprof.profiler.blame.events import ACQUIRE, KINDS, RELEASE, WAIT, Bools, Events, Ints, Small
+from flowprof.profiler.blame.keys import Keys
 
 RELEASED, OPEN, REUSED, INFERRED = range(4)  # how a hold is known to have ended; inferred: by its last use
-
-
-def mixed(*columns: NDArray[np.generic]) -> Keys:
-    """One 64-bit key for equal rows of several integer columns.
-
-    Two of ten million different rows share a key with a probability of some 3e-6 (the finisher of splitmix64).
-    """
-    key = np.zeros(len(columns[0]), np.uint64)
-    with np.errstate(over="ignore"):
-        for column in columns:
-            key = (key + np.uint64(0x9E3779B97F4A7C15)) ^ column.astype(np.uint64)
-            key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            key ^= key >> np.uint64(31)
-    return key
 
 
 def same_as_next(key: Keys) -> Bools:
@@ -63,18 +46,14 @@ def pairing_actor(events: Events, kinds: tuple[int, ...] = (WAIT, ACQUIRE, RELEA
     named = events.actor != events.thread
     if not named.any():
         return events.actor
-    of, many = events.resource[events.place] if len(events.places) else events.place, len(events.resources)
-    shares = []
-    for kind in kinds:
-        chosen = events.kind == kind
-        shares.append(
-            np.bincount(of[chosen & named], minlength=many) / np.maximum(np.bincount(of[chosen], minlength=many), 1)
-        )
-    there = [np.bincount(of[events.kind == kind], minlength=many) > 0 for kind in kinds]
+    of, many = events.resource[events.place], len(events.resources)
+    each = of * np.int64(KINDS) + events.kind
+    told, all_of = (np.bincount(rows, minlength=many * KINDS).reshape(many, KINDS) for rows in (each[named], each))
+    share = told / np.maximum(all_of, 1)
     apart = np.zeros(many, bool)
-    for one, other in pairwise(range(len(kinds))):
-        apart |= there[one] & there[other] & (np.abs(shares[one] - shares[other]) > 0.5)
-    return np.where(apart[of], events.thread, events.actor).astype(np.int32) if len(of) else events.actor
+    for one, other in pairwise(kinds):
+        apart |= (all_of[:, one] > 0) & (all_of[:, other] > 0) & (np.abs(share[:, one] - share[:, other]) > 0.5)
+    return np.where(apart[of], events.thread, events.actor) if apart.any() else events.actor
 
 
 def never_released(events: Events) -> Bools:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 from flowprof.profiler.blame.events import RELEASE, WAIT
-from flowprof.profiler.blame.pairing import OPEN, mixed
+from flowprof.profiler.blame.keys import mixed
+from flowprof.profiler.blame.pairing import OPEN
 from flowprof.profiler.blame.study import Study
 
 

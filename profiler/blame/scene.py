@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from flowprof.profiler.blame.events import Bools, Events, Ints, Small
 from flowprof.profiler.blame.metrics import gap
+from flowprof.profiler.blame.occupancy import shares
 from flowprof.profiler.blame.over_time import LANES, STEPS, level, means
 from flowprof.profiler.blame.study import Study
 from flowprof.profiler.blame.unwaited import MAX_PLACES
@@ -43,19 +42,17 @@ def picture(study: Study, verdict: Verdict) -> Picture:
         seen = view.seen
         occupancy = means(seen.at_ns, seen.units, edges)
         waiters = means(seen.at_ns, seen.waiters, edges)
-        sums: Mapping[int, float] = view.blame.by_actor
-        held = view.held
+        ranked, held = view.blame.by_actor, view.held
     else:
         at, units = gap(study, verdict.resource)
         occupancy = means(at, units.astype(np.float64), edges)
         waiters = np.zeros(STEPS)
         own = events.resource[study.held.place] == verdict.resource
         held = study.held.of(own)
-        weights = np.bincount(held.actor, (held.units * (held.end_ns - held.start_ns)).astype(np.float64))
-        sums = {actor: float(weight) for actor, weight in enumerate(weights) if weight > 0}
-    ranked = sorted(sums, key=lambda actor: (actor != verdict.holder, -sums[actor]))[:LANES]
+        ranked = shares(held.actor, (held.units * (held.end_ns - held.start_ns)).astype(np.float64))
+    named = [verdict.holder] if verdict.holder is not None and ranked.of(verdict.holder) else []
     lanes = []
-    for actor in ranked:
+    for actor in (named + [one for one in ranked.actor[: LANES + 1].tolist() if one not in named])[:LANES]:
         mine = held.actor == actor
         lane = means(*level(held.start_ns[mine], held.end_ns[mine], held.units[mine]), edges)
         lanes.append((events.actors[actor].name, tuple(lane.tolist())))
@@ -105,7 +102,7 @@ def stretches(recording: Recording, study: Study) -> tuple[Stretches, Ints]:
     what another thread hands out, unless that one is busy meanwhile (a worker waits for work, a client for an answer).
     """
     events = study.events
-    tid = np.array([actor.tid for actor in events.actors] or [0], np.int64)
+    tid = events.actors.tid
     thread = tid[events.thread[study.waits.event]] if len(study.waits.event) else np.empty(0, np.int64)
     resource = _resource(study, study.waits.place)
     handed, counts = study.held.handed[study.waits.place], _holds_up(study)

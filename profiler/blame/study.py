@@ -81,9 +81,8 @@ class Study:
         view = self.view(place)
         theirs = np.isin(view.waits.actor, self.threads_of(waiter))
         theirs &= (view.waits.start_ns < end_ns) & (view.waits.end_ns > begin_ns)
-        found = blame(self.events, view.held, view.waits.of(theirs), view.seen).by_actor
-        found.pop(waiter, None)
-        return max(found, key=lambda actor: found[actor]) if found else None
+        found = blame(self.events, view.held, view.waits.of(theirs), view.seen).by_actor.actor
+        return next((int(actor) for actor in found[:2] if actor != waiter), None)
 
     def _rows(self, name: str, places: np.typing.NDArray[np.int32], place: int) -> Ints:
         """Positions of a place's rows, in their order."""

@@ -12,7 +12,7 @@ from flowprof.profiler.blame.events import ACQUIRE, Ints
 from flowprof.profiler.blame.growth import Growth, Leak, growth, held_by, kept_of, leaks
 from flowprof.profiler.blame.occupancy import blame
 from flowprof.profiler.blame.study import Study, View
-from flowprof.profiler.blame.verdict import Verdict, confidence_of, sufferers, trusted, utilisation
+from flowprof.profiler.blame.verdict import NOBODY, Verdict, confidence_of, sufferers, trusted, utilisation
 from flowprof.profiler.findings import in_ms
 
 MAX_PLACES = 64  # that are looked into, those with most acquires or waiting first
@@ -32,7 +32,7 @@ def growth_verdict(study: Study, found: Growth) -> Verdict:
     events = study.events
     return Verdict(
         "unbounded growth", -1, found.resource, found.holder, 1.0, 1,
-        found.event, 0.0, None, (), (),
+        found.event, 0.0, None, NOBODY, (),
         confidence_of(study, found.resource, 1.0),
         (*evidence, f"{events.actors[found.holder].name} {found.holder_why}") if found.holder is not None
         else tuple(evidence),
@@ -67,7 +67,7 @@ def _carries(study: Study, view: View, rows: Ints) -> bool:
 def _waited_for(cause: Verdict, waited: Verdict) -> Verdict:
     return replace(
         cause, place=waited.place, waiting_ns=waited.waiting_ns, score=waited.score,
-        victims=tuple(one for one in waited.victims if cause.holders > 1 or one.actor != cause.holder),
+        victims=waited.victims if cause.holders > 1 else waited.victims.without(cause.holder),
         evidence=(*cause.evidence, *waited.evidence),
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ def _leak_verdict(study: Study, found: Leak) -> Verdict:
     used = utilisation(study, resource, None)
     return Verdict(
         "leak", -1, resource, holder, share, len(np.unique(study.held.actor[rows])),
-        int(study.held.acquire[rows[0]]), 0.0, used, (), (), confidence_of(study, resource, 1.0), evidence,
+        int(study.held.acquire[rows[0]]), 0.0, used, NOBODY, (), confidence_of(study, resource, 1.0), evidence,
         int(study.held.start_ns[rows[-1]]), len(rows) / 1e3,
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def tiny(study: Study, resource: int) -> Verdict | None:
     if waited:
         evidence.append(f"{in_ms(waited)}, {waited / 1e7 / seconds:.3g} % of that time, between request and grant")
     return Verdict(
-        "insufficient allocation", -1, resource, actor, 1.0, 1, int(rows[len(rows) // 2]), waited, used, (), (),
+        "insufficient allocation", -1, resource, actor, 1.0, 1, int(rows[len(rows) // 2]), waited, used, NOBODY, (),
         confidence_of(study, resource, 1.0), tuple(evidence), int(events.at_ns[rows[len(rows) // 2]]), per_s / 1e6,
     )  # fmt: skip
 
@@ -143,7 +143,7 @@ def locks(study: Study) -> list[Verdict]:
         said = f"{taken[place]:.0f} acquires/s, {in_ms(waited[place])} of waiting in all"
         found.append(
             Verdict("over-synchronisation", place, resource, actor, share, 1, int(rows[0]), float(waited[place]), None,
-                    (), (), confidence_of(study, resource, 1.0, place), (said,), int(events.at_ns[rows[0]]),
+                    NOBODY, (), confidence_of(study, resource, 1.0, place), (said,), int(events.at_ns[rows[0]]),
                     taken[place] / 1e9)
         )  # fmt: skip
     return found[:1]
@@ -167,15 +167,15 @@ def tails(study: Study) -> list[Verdict]:
             continue
         behind = blame(events, view.held, view.waits.of(long), view.seen)
         if (
-            not behind.by_actor
+            not len(behind.by_actor.actor)
             or behind.waiting_ns < limit("tail", "some_share") * events.spans_ns[study.where(place).resource]
         ):
             continue
-        actor = max(behind.by_actor, key=lambda one: behind.by_actor[one])
-        share = behind.by_actor[actor] / behind.waiting_ns
+        actor = int(behind.by_actor.actor[0])
+        share = float(behind.by_actor.ns[0]) / behind.waiting_ns
         if share < limit("tail", "holder_share"):
             continue
-        usual = view.blame.by_actor.get(actor, 0.0) / max(view.blame.seen_ns, 1.0)
+        usual = view.blame.by_actor.of(actor) / max(view.blame.seen_ns, 1.0)
         worst = int(np.argmax(ns))
         mine = np.flatnonzero(view.held.actor == actor)
         evidence = (

@@ -6,21 +6,37 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flowprof.profiler.blame.chain import Step
-from flowprof.profiler.blame.events import ACQUIRE, USE, Bools
+from flowprof.profiler.blame.events import ACQUIRE, USE, Bools, Ints, Small
+from flowprof.profiler.blame.occupancy import Floats
 from flowprof.profiler.blame.study import Study, View
 from flowprof.profiler.blame.waits import OPEN
 from flowprof.profiler.findings import Confidence
 
 
 @dataclass(frozen=True, slots=True)
-class Suffering:
-    """One actor's waiting that counts."""
+class Victims:
+    """Whose waiting counts: one row an actor, who waited most first. open: still waiting at the end."""
 
-    actor: int
-    waiting_ns: float
-    waits: int
-    longest_ns: float
-    open: bool
+    actor: Small
+    waiting_ns: Floats
+    waits: Ints
+    longest_ns: Floats
+    open: Bools
+
+    def __len__(self) -> int:
+        return len(self.actor)
+
+    def without(self, actor: int | None) -> Victims:
+        """All but one."""
+        kept = self.actor != (-1 if actor is None else actor)
+        return Victims(
+            self.actor[kept], self.waiting_ns[kept], self.waits[kept], self.longest_ns[kept], self.open[kept]
+        )
+
+
+NOBODY = Victims(
+    np.empty(0, np.int32), np.empty(0), np.empty(0, np.int64), np.empty(0), np.empty(0, bool)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,7 @@ class Verdict:
     event: int
     waiting_ns: float
     utilisation: float | None
-    victims: tuple[Suffering, ...]
+    victims: Victims
     steps: tuple[Step, ...]
     confidence: Confidence
     evidence: tuple[str, ...]
@@ -46,18 +62,29 @@ class Verdict:
     deadlock: tuple[Step, ...] = ()  # the steps of a circle that nobody left
 
 
-def sufferers(view: View, holder: int | None) -> tuple[Suffering, ...]:
-    """Who waited at a place, the most first; not who is blamed."""
-    ns, actors = view.blame.by_wait, view.waits.actor
-    sums = np.bincount(actors, ns) if len(actors) else np.empty(0)
-    times = np.bincount(actors[ns > 0], minlength=len(sums))
-    still = np.bincount(actors[view.waits.how == OPEN], minlength=len(sums)) > 0
-    longest = np.zeros(len(sums))
-    np.maximum.at(longest, actors, ns)
-    ranked = np.argsort(-sums, kind="stable")
-    ranked = ranked[(sums[ranked] > 0) & (ranked != (-1 if holder is None else holder))]
-    columns = (ranked, sums[ranked], times[ranked], longest[ranked], still[ranked])
-    return tuple(Suffering(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
+def sufferers(view: View, holder: int | None) -> Victims:
+    """Who waited at a place; not who is blamed."""
+    ns = view.blame.by_wait
+    times = (ns > 0).astype(np.int64)
+    return _added_up(view.waits.actor, ns, times, ns, view.waits.how == OPEN).without(holder)
+
+
+def together(one: Victims, other: Victims, but: int | None) -> Victims:
+    """Who suffers at one of two places or at both, but for one actor."""
+    pairs = (np.concatenate((getattr(one, name), getattr(other, name))) for name in Victims.__slots__)
+    return _added_up(*pairs).without(but)
+
+
+def _added_up(actor: Small, waiting_ns: Floats, waits: Ints, longest_ns: Floats, open_: Bools) -> Victims:
+    """By actor."""
+    who, at = np.unique(actor, return_inverse=True)
+    many = len(who)
+    sums, times, still = (np.bincount(at, one, many).astype(np.float64) for one in (waiting_ns, waits, open_))
+    longest = np.zeros(many)
+    np.maximum.at(longest, at, longest_ns)
+    order = np.argsort(-sums, kind="stable")
+    order = order[sums[order] > 0]
+    return Victims(who[order], sums[order], times[order].astype(np.int64), longest[order], still[order] > 0)
 
 
 def utilisation(study: Study, resource: int, actor: int | None, others: bool = False, place: int = -1) -> float | None:

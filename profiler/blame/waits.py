@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from flowprof.profiler.blame.events import ACQUIRE, GIVE_UP, WAIT, Events, Ints, Small
 from flowprof.profiler.blame.holds import Holds
-from flowprof.profiler.blame.pairing import mixed, pairing_actor, same_as_next
+from flowprof.profiler.blame.keys import mixed
+from flowprof.profiler.blame.pairing import pairing_actor, same_as_next
 from numpy.typing import NDArray
 
 GRANTED, IN_VAIN, OPEN = range(3)  # in vain: asked again, or given up

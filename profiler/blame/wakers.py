@@ -64,7 +64,9 @@ def waker_graph(stretches: Stretches, of: Ints, threads: dict[int, str], resourc
     lasts = (stretches.end_ns > stretches.start_ns) & ~joins(stretches, of)
     kept = order[np.isin(stretches.tid[order], own) & lasts[order]]
     known, by_way = stretches.of(kept), np.where(of[kept] >= 0, of[kept] + len(threads), -1)
-    device = np.array([_STATES.get(state, -1) for state in known.state.tolist()], np.int64)
+    device = np.full(len(known.tid), -1)
+    for state, at in _STATES.items():
+        device[known.state == state] = at
 
     def node(tid: Ints) -> Ints:
         if not len(own):

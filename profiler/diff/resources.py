@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from flowprof.profiler.analyzers import losses
 from flowprof.profiler.blame import thresholds
-from flowprof.profiler.blame.events import read
+from flowprof.profiler.blame.reading import read
 from flowprof.profiler.blame.study import Study, study
 from flowprof.profiler.diff import request_waits, statistics
 from flowprof.profiler.diff.request_waits import Waited
@@ -123,7 +123,8 @@ def _blamed(seen: Study, resource: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for place in seen.waited_places(0.0):
         if seen.where(place).resource == resource:
-            for actor, ns in seen.view(place).blame.by_actor.items():
+            by_actor = seen.view(place).blame.by_actor
+            for actor, ns in zip(by_actor.actor.tolist(), by_actor.ns.tolist(), strict=True):
                 name = seen.events.actors[actor].name
                 found[name] = found.get(name, 0.0) + ns
     return found

@@ -12,7 +12,7 @@ A TOML file. What is shipped lies in probes/resources; `flowprof resources scan`
     [[resource]]
     name = "page"
     kind = "memory"                     # memory (pages, cells, buffers), state (locks, tables), queue (tasks, pools)
-    about = "one sentence"
+    about = "one sentence"              # also how the numbers of its instances are to be read: verdicts print it
     capacity = 64                       # units of one instance, if that is a constant; or an expression, which is read
                                         # when recording begins: "*(global(pool_size)):i32"
     shared = false                      # true: in memory that the processes of a family share, not one for each process

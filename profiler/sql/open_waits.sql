@@ -6,5 +6,6 @@ SELECT o.pid, o.state, e.first_id AS stack, coalesce(any_value(t.comm), '') AS c
        bool_or(b.tid IS NOT NULL) AS computes,
        CASE WHEN bool_and(o.since_ns IS NOT NULL) THEN max($end - o.since_ns) END AS longest_ns
 FROM open_wait o JOIN equal_stack e USING (stack_id) LEFT JOIN thread t USING (pid, tid) LEFT JOIN busy b USING (pid, tid)
+WHERE o.since_ns IS NULL OR o.since_ns < $end  -- who went later ran when the recording ended
 GROUP BY o.pid, o.state, e.first_id
 ORDER BY NOT computes, threads DESC, stack LIMIT $limit;

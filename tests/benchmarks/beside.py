@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,12 +32,17 @@ def on_another() -> Iterator[None]:
 
 
 @contextmanager
-def answering(source: str, *flags: str) -> Iterator[Program]:
-    """A C program that runs, says "ready", and answers each number that it is sent (`ask`), until the block ends."""
+def answering(
+    source: str, *flags: str, before: Sequence[str] = ON_ITS_OWN, arguments: Sequence[str] = ()
+) -> Iterator[Program]:
+    """A C program that runs, says "ready", and answers each number that it is sent (`ask`), until the block ends.
+
+    before: words before the command, such as those of taskset.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "program")
         subprocess.run(["gcc", "-O2", "-x", "c", "-o", path, "-", *flags], input=source, text=True, check=True)
-        command = [*ON_ITS_OWN, path]
+        command = [*before, path, *arguments]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
             try:
                 assert program.stdout and program.stdout.readline() == "ready\n"

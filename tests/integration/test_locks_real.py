@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch_engine
-from flowprof.profiler.blame import events, thresholds, waits
+from flowprof.profiler.blame import reading, thresholds, waits
 from flowprof.profiler.blame.study import study
 from flowprof.profiler.machine import kernel
 from flowprof.profiler.planning.plan import make_plan
@@ -145,7 +145,7 @@ def test_who_gives_a_lock_up_does_not_wait_any_more(tmp_path: Path) -> None:
     )
     assert [event for (event,) in read(path, sql, lock, waiter)] == ["wait", "give-up"] * GIVEN_UP
     with Recording.open(str(path)) as opened:
-        found = events.read(opened)
+        found = reading.read(opened)
         waited = study(found, thresholds.shipped()).waits
     mine = np.array([actor.tid == waiter for actor in found.actors])[waited.actor]
     mutex = np.array([place.instance == lock for place in found.places])[waited.place]

@@ -98,7 +98,7 @@ def test_llama_server_and_its_pool(tmp_path: Path, own_server: Callable[..., Run
         assert known in (None, taken_up[4])
     said = read(path, "SELECT DISTINCT name, value FROM variable_sample JOIN variable USING (variable_id) "
                       "WHERE name <> 'slot' AND value IS NOT NULL ORDER BY name")  # fmt: skip
-    assert dict(said) == {"capacity": 512, "cells": 4096, "n_batch": 2048, "sequences": 1, "threads": 2}
+    assert dict(said) == {"capacity": 512, "cells": 4096, "n_batch": 2048, "slots": 1, "threads": 2}
     assert {one.resource: one.capacity for one in resources(path).resources}["batch budget"] == 512
 
     first = resources(path).blamed[0]

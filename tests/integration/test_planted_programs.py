@@ -79,5 +79,7 @@ def test_the_report_agrees_with_the_program(name: str, tmp_path: Path) -> None:
     done = run_until_named(command, **tries, **UNDISTURBED)
     assert done.stdout.splitlines()[-1].startswith("they agree")
     report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(output), "--json"]
-    blamed = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)["resources"]
-    assert DECOY not in json.dumps([one["holder"] for one in blamed])
+    told = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)
+    assert DECOY not in json.dumps([one["holder"] for one in told["resources"]])
+    if planted.pathology:
+        assert told["findings"][0]["id"] == f"resources.{planted.pathology.replace(' ', '_')}"

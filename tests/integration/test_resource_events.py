@@ -86,7 +86,7 @@ TASKS, TRIES, GOT = 4, 1000, 900
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.mktemp("resources"), "resource_program.c", "-g")
+    return built(tmp_path_factory.mktemp("resources"), "pool_program.c", "-g")
 
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["return-probe", "exits"])
@@ -314,7 +314,7 @@ def test_stacks_lead_from_the_event_to_its_callers(recording: Path) -> None:
         assert rows[0][0] == "pool_get" and rows[0][2] == "exact"
         assert "clone" in rows[-1][0] and rows[-1][2] == "unwound"  # down to the thread's start
         assert rows[1][0] == "work" and rows[1][2] in ("unwound", "exact")
-        assert Path(rows[1][1]).name.startswith("resource_program.c:")
+        assert Path(rows[1][1]).name.startswith("pool_program.c:")
 
 
 def test_callers_of_one_wrapper_have_stacks_of_their_own(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import duckdb
 import numpy as np
 import pytest
 import resource_runs as runs
-from flowprof.profiler.blame import events, occupancy, thresholds, waits
+from flowprof.profiler.blame import events, occupancy, reading, thresholds, waits
 from flowprof.profiler.blame import pairing as holds
 from flowprof.profiler.blame.growth import growth
-from flowprof.profiler.blame.pairing import mixed, nested
+from flowprof.profiler.blame.keys import mixed, numbered
+from flowprof.profiler.blame.pairing import nested
 from flowprof.profiler.blame.study import Study, study
-from flowprof.profiler.blame.verdict import sufferers
+from flowprof.profiler.blame.verdict import sufferers, together
 from flowprof.profiler.errors import UsageError
 from flowprof.profiler.report import build_report
 from flowprof.profiler.sections.resources import ResourceTable
@@ -33,7 +34,7 @@ def studied(rows: list[Event], folder: Path, end: float = 1000.0, resources: tup
         run.event(kind, tid, more.pop("resource", 1), **more)
     run.write(str(folder / "few.duckdb"))
     with Recording.open(str(folder / "few.duckdb")) as recording:
-        return study(events.read(recording), thresholds.shipped())
+        return study(reading.read(recording), thresholds.shipped())
 
 
 def held(found: Study) -> list[tuple[str, float, float, int]]:
@@ -70,6 +71,15 @@ def test_equal_rows_have_equal_keys() -> None:
     key = mixed(one, other)
     assert len(np.unique(key)) == len(np.unique(np.stack([one, other]), axis=1).T)
     assert (mixed(one[::-1], other[::-1])[::-1] == key).all()
+
+
+def test_equal_rows_have_one_number_in_their_order() -> None:
+    rng = np.random.default_rng(2)
+    one, other = rng.integers(-50, 50, 10_000), rng.integers(0, 2, 10_000).astype(bool)
+    rows, number = numbered(one, other)
+    assert list(zip(one[rows], other[rows], strict=True)) == sorted(set(zip(one, other, strict=True)))
+    assert (one[rows][number] == one).all() and (other[rows][number] == other).all()
+    assert [len(column) for column in numbered(one[:0], other[:0])] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +184,7 @@ def test_processes_share_what_is_said_to_be_shared(
             "at_ns": [1, 2], "pid": pids, "tid": pids, "resource_id": 1, "event": ["acquire", "wait"], "instance": 64,
         })  # fmt: skip
     with Recording.open(str(tmp_path / "p.duckdb")) as recording:
-        found = events.read(recording)
+        found = reading.read(recording)
     assert len(found.places) == places
 
 
@@ -289,9 +299,10 @@ def test_who_is_told_to_hold_it_is_believed_where_it_is_a_thread(
         run.event(kind, tid, 1, holder=told)
     run.write(str(tmp_path / "told.duckdb"))
     with Recording.open(str(tmp_path / "told.duckdb")) as recording:
-        found = study(events.read(recording), thresholds.shipped())
+        found = study(reading.read(recording), thresholds.shipped())
     by_actor = found.view(0).blame.by_actor
-    assert {found.events.actors[actor].name[0]: round(ns / MS, 3) for actor, ns in by_actor.items()} == blamed
+    rows = zip(by_actor.actor, by_actor.ns, strict=True)
+    assert {found.events.actors[actor].name[0]: round(ns / MS, 3) for actor, ns in rows} == blamed
 
 
 LATE = [(100, 1, "wait", None), (700, 1, "acquire", None)]
@@ -347,9 +358,16 @@ def test_who_waited_and_who_waits_while_it_holds(tmp_path: Path, seed: int) -> N
         if (of := actors == actor).any() and ns[of].sum() > 0
     }
     said = sufferers(view, None)
-    assert {one.actor: (one.waiting_ns, one.waits, one.longest_ns, one.open) for one in said} == expected and said
-    assert [one.waiting_ns for one in said] == sorted((one.waiting_ns for one in said), reverse=True)
-    assert [one.actor for one in sufferers(view, said[0].actor)] == [one.actor for one in said[1:]]
+    rows = zip(said.actor.tolist(), said.waiting_ns, said.waits, said.longest_ns, said.open, strict=True)
+    assert {actor: row for actor, *row in rows} == {actor: list(row) for actor, row in expected.items()} and len(said)
+    assert said.waiting_ns.tolist() == sorted(said.waiting_ns, reverse=True)
+    assert sufferers(view, int(said.actor[0])).actor.tolist() == said.actor[1:].tolist()
+    first, second = said.actor[:2].tolist()
+    twice = together(said, said.without(second), first)  # both places of everybody but the first; one of the second
+    rows = zip(said.actor.tolist(), said.waiting_ns, said.longest_ns, strict=True)
+    both_places = {one: (ns if one == second else 2 * ns, most) for one, ns, most in rows if one != first}
+    rows = zip(twice.actor.tolist(), twice.waiting_ns, twice.longest_ns, strict=True)
+    assert {one: (ns, most) for one, ns, most in rows} == both_places
     both = {
         int(a)
         for a, start, end in zip(view.held.actor, view.held.start_ns, view.held.end_ns, strict=True)
@@ -368,7 +386,7 @@ def test_what_is_only_waited_for_is_not_held(tmp_path: Path) -> None:
         run.event(kind, tid, 1)
     run.write(str(tmp_path / "barrier.duckdb"))
     with Recording.open(str(tmp_path / "barrier.duckdb")) as recording:
-        found = study(events.read(recording), thresholds.shipped())
+        found = study(reading.read(recording), thresholds.shipped())
     assert held(found) == []
     assert [round(end - start, 3) for _, start, end, _ in waited(found)] == [7.2, 0.1] * 5
     assert {how for *_, how in waited(found)} == {waits.GRANTED}
@@ -398,7 +416,7 @@ def test_equal_stacks_are_one(tmp_path: Path) -> None:
     with duckdb.connect(path) as db:
         db.execute("UPDATE stack SET function = 'keep' WHERE function = 'keep again'")
     with Recording.open(path) as recording:
-        assert events.read(recording).stack.tolist() == [1, -1, 2, -1, 1, -1]
+        assert reading.read(recording).stack.tolist() == [1, -1, 2, -1, 1, -1]
 
 
 @pytest.mark.parametrize(
@@ -420,16 +438,20 @@ def test_events_read_in_parts_are_those_read_at_once(
         db.execute("UPDATE resource_event SET at_ns = at_ns + rowid")  # no two at one moment
         db.execute(change)
     with Recording.open(path) as recording:
-        whole = events.read(recording)
-        monkeypatch.setattr(events, "AT_ONCE", 700)
-        parts = events.read(recording)
-        assert len(list(events._parts(recording, whole.begin_ns, whole.end_ns))) > 5 or not len(whole.at_ns)
-    columns = [name for name in events.Events.__slots__ if isinstance(getattr(whole, name), np.ndarray)]
+        whole = reading.read(recording)
+        monkeypatch.setattr(reading, "AT_ONCE", 700)
+        parts = reading.read(recording)
+        assert len(list(reading._parts(recording, whole.begin_ns, whole.end_ns))) > 5 or not len(whole.at_ns)
+    arrays = [name for name in events.Events.__slots__ if isinstance(getattr(whole, name), np.ndarray)]
+    columns = [name for name in arrays if name != "resource"]
     rows = [sorted(zip(*(getattr(found, name).tolist() for name in columns), strict=True)) for found in (whole, parts)]
     assert rows[0] == rows[1] and len(columns) == 10
     assert (np.diff(parts.at_ns) >= 0).all()
-    for name in ("resources", "places", "actors", "begin_ns", "end_ns", "cut"):
+    for name in ("resources", "places", "begin_ns", "end_ns", "cut"):
         assert getattr(whole, name) == getattr(parts, name)
+    assert whole.resource.tolist() == parts.resource.tolist()
+    actors = [[found.actors[number] for number in range(len(found.actors))] for found in (whole, parts)]
+    assert actors[0] == actors[1] and [actor.tid for actor in actors[0]] == whole.actors.tid.tolist()
 
 
 def test_a_release_of_all_of_one_unit(tmp_path: Path) -> None:

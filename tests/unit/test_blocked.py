@@ -46,8 +46,8 @@ def report(path: Path, with_stacks: bool = True) -> Report:
             })  # fmt: skip
         if with_stacks:
             recording.append("open_wait", {
-                "pid": [PID] * 3, "tid": [STUCK, IDLE, WORKER], "state": ["sleeping"] * 3,
-                "since_ns": [None, 950 * MS, 980 * MS], "stack_id": [3, 4, 2],
+                "pid": [PID] * 4, "tid": [STUCK, IDLE, WORKER, DRIVER], "state": ["sleeping"] * 4,
+                "since_ns": [None, 950 * MS, 980 * MS, 1001 * MS], "stack_id": [3, 4, 2, 2],  # the last: after the end
             })  # fmt: skip
             rows = [(stack, i, *frame) for stack, frames in FRAMES.items() for i, frame in enumerate(frames)]
             recording.append("stack", {
@@ -99,6 +99,9 @@ def test_views_show_it_and_escape_it(tmp_path: Path) -> None:
     assert "Where threads waited" in text and "wait_for_work ← work" in text and "page from disk" in text
     assert "Where threads wait  that had not come back" in text and "all along" in text  # nothing else happened
     assert "\x1b[31m" not in text
+    narrow = shown(made, 60)
+    assert "all along" in narrow and "900\xa0ms" in narrow and "of theirs" in narrow  # names give way
+    assert "wait_f…  worker  engine" in narrow
     with Recording.open(str(path)) as recording:
         page = html.render(made, timeline(recording))
     assert 'id="blocked-table"' in page and 'id="open-wait-table"' in page and "</script><b>" not in page

@@ -152,24 +152,24 @@ unit = "ret"
 """
 
 
+def calling(folder: Path) -> Target:
+    """A process of the program above."""
+    (folder / "calls.c").write_text(CALLS.replace("char **)", "char **unused)"))
+    subprocess.run(["gcc", "-O2", "-o", "calls", "calls.c"], cwd=folder, check=True)
+    path = str(folder / "calls")
+    module = Module(1, path, path, 1, "", False, (Mapping(0, 1 << 20, 0),))
+    return Target(1, 0, 0, path, path, 0.0, (module,))
+
+
 def test_what_makes_a_dear_exit_cheaper_is_told(tmp_path: Path) -> None:
     """Where what is returned is read, the return instruction is single-stepped, unless a return probe is allowed."""
-    (tmp_path / "calls.c").write_text(CALLS.replace("char **)", "char **unused)"))
-    subprocess.run(["gcc", "-O2", "-o", "calls", "calls.c"], cwd=tmp_path, check=True)
-    path = str(tmp_path / "calls")
-    module = Module(1, path, path, 1, "", False, (Mapping(0, 1 << 20, 0),))
-    sites = plan_resources(Target(1, 0, 0, path, path, 0.0, (module,)), [parse(RETURNED, "p.toml")], (6, 12))
+    sites = plan_resources(calling(tmp_path), [parse(RETURNED, "p.toml")], (6, 12))
     told = {site.symbol: (site.cost_class, "no_unwind" in site.reason) for site in sites if site.taps}
     assert told == {"take": ("single-stepped", True), "drop": ("return", False)}
 
 
 def test_a_function_that_calls_another_one_of_the_event_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "calls.c").write_text(CALLS.replace("char **)", "char **unused)"))
-    subprocess.run(["gcc", "-O2", "-o", "calls", "calls.c"], cwd=tmp_path, check=True)
-    path = str(tmp_path / "calls")
-    module = Module(1, path, path, 1, "", False, (Mapping(0, 1 << 20, 0),))
-    target = Target(1, 0, 0, path, path, 0.0, (module,))
-    sites = plan_resources(target, [parse(WRAPPED, "p.toml")], (6, 12))
+    sites = plan_resources(calling(tmp_path), [parse(WRAPPED, "p.toml")], (6, 12))
     placed = {(site.symbol, site.probe.id) for site in sites if not site.refused}
     assert placed == {("take", "r.acquire"), ("none", "r.acquire"), ("one", "r.release")}
     assert [(site.symbol, site.reason) for site in sites if site.refused] == [

@@ -43,6 +43,7 @@ def test_the_hold_is_that_of_the_instance(tmp_path: Path) -> None:
     (one,) = blamed(two_locks(), tmp_path)
     assert (one.instance, one.pathology) == (hex(A), "contention")
     assert one.hold_ns == pytest.approx(1000e6) and one.waiting_ns == pytest.approx(950.1e6)
+    assert one.evidence[-1] == f"mutex {hex(A)}: a mutex", "what the manifest says of it"
 
 
 @pytest.mark.parametrize(

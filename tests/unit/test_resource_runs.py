@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
 import resource_runs as runs
-from flowprof.profiler.blame import events, judge, metrics, study, thresholds, wakers
+from flowprof.profiler.blame import judge, metrics, reading, study, thresholds, wakers
 from flowprof.profiler.report import Report, build_report
 from flowprof.profiler.sections.resources import Blamed, ResourceTable
 from flowprof.profiler.store import Recording
@@ -101,9 +102,9 @@ def test_waits_for_what_is_handed_out_count_while_it_is_made(tmp_path: Path, bus
      ({"recheck": 250.0, "cut": 4000.0, "told": True}, 3400, True)],
 )  # fmt: skip
 def test_g2_the_wait_is_exact_also_when_the_recording_stops(
-    tmp_path: Path, options: dict[str, object], waited_ms: float, still: bool
+    tmp_path: Path, options: dict[str, Any], waited_ms: float, still: bool
 ) -> None:
-    one = blamed(runs.g2(1, **options), tmp_path)[0]  # type: ignore[arg-type]
+    one = blamed(runs.g2(1, **options), tmp_path)[0]
     assert one.holder is not None and one.holder.name == "alter (20)"
     assert one.waiting_ns / 1e6 == pytest.approx(waited_ms, rel=0.01)
     assert [(victim.name, victim.open) for victim in one.victims] == [("insert (11)", still)]
@@ -203,7 +204,7 @@ def test_g9_lost_and_mistaken_events(tmp_path: Path, name: str) -> None:
 def stays_first(run: runs.Run, folder: Path) -> bool:
     run.write(str(folder / "noisy.duckdb"))
     with Recording.open(str(folder / "noisy.duckdb")) as recording:
-        found = study.study(events.read(recording), thresholds.shipped())
+        found = study.study(reading.read(recording), thresholds.shipped())
     for one in judge.verdicts(found)[:1]:
         holder = "" if one.holder is None else found.events.actors[one.holder].name
         named = found.events.resources[one.resource].name

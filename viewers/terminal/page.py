@@ -24,15 +24,24 @@ class Page:
         self.bar_width = 6 if width >= WIDE else 8
 
     def table(self, *heads: str, bar: int = -1, names: int = 1) -> Table:
-        """The first `names` columns and the one numbered `bar` are flush left, numbers flush right."""
+        """The first `names` columns and the one numbered `bar` are flush left, numbers flush right.
+
+        Where there is no room for all, names become shorter, and no number does.
+        """
         table = Table(box=None, pad_edge=False, padding=(0, 1), show_edge=False, header_style="dim")
         for number, head in enumerate(heads):
-            table.add_column(self.plain(head), justify="left" if number < names or number == bar else "right",
-                             no_wrap=True, overflow="ellipsis" if not self.ascii_only else "crop")  # fmt: skip
+            table.add_column(
+                Text(self.plain(head), no_wrap=True), no_wrap=number >= names,
+                justify="left" if number < names or number == bar else "right",
+                overflow="ellipsis" if not self.ascii_only else "crop",
+            )  # fmt: skip
         return table
 
     def row(self, table: Table, *cells: Cell, style: str = "") -> None:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(self.plain(cell)) for cell in cells), style=style)
+        texts = [cell if isinstance(cell, Text) else Text(self.plain(cell)) for cell in cells]
+        for text in texts:
+            text.no_wrap = True
+        table.add_row(*texts, style=style)
 
     def bar(self, share: float) -> Text:
         halves = round(max(0.0, min(1.0, share)) * self.bar_width * 2)
