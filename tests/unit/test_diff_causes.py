@@ -302,6 +302,12 @@ def test_another_program_is_not_blamed_for_one_operator(compared: Maker) -> None
     assert first.kind == "own work" and UP in first.claim
 
 
+def test_who_ran_instead_is_told_without_trifles(compared: Maker) -> None:
+    hogged = Facts(stalls=(("hog", 90), ("cron", 20), ("bash", 0.5)))
+    first, *_ = found(compared([waiting(0, 11, "runnable")], Facts(), hogged))
+    assert [text.partition(" ran instead")[0] for text in first.evidence[1:]] == ["hog", "cron"]
+
+
 def test_a_program_is_blamed_once(compared: Maker) -> None:
     """It takes a processor, and may be why the work itself takes longer: that is evidence, unless it is most of it."""
     beside = "how much of the engine's own work is theirs (memory, caches, clock) is not measured"

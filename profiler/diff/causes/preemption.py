@@ -32,6 +32,7 @@ from flowprof.profiler.findings import Confidence, in_ms
 from flowprof.profiler.sections.waits import WaitCause
 
 MIN_SHARE = 0.02  # of the phase: healthy servers lose about as much to their own HTTP threads and to the kernel's
+TRIFLE = 0.05  # of whose time changed most: who changed less is not told
 OTHERS = "Another program"
 OWN = "the engine's own threads"
 HELD_OFF, WOKEN = "nobody (1 ms or longer at a time)", "nobody (less than 1 ms at a time)"
@@ -91,7 +92,10 @@ def _claim(
     evidence = [
         f"pool threads without a processor in {change.phase} graphs: {in_ms(a_ns)} → {in_ms(b_ns)} per {change.per}"
     ]
-    evidence += [f"{one.who} ran instead: {in_ms(one.a_ns)} → {in_ms(one.b_ns)} per {change.per}" for one in taken[:3]]
+    evidence += [
+        f"{one.who} ran instead: {in_ms(one.a_ns)} → {in_ms(one.b_ns)} per {change.per}"
+        for one in taken[:3] if abs(one.grew) >= TRIFLE * abs(taken[0].grew)
+    ]  # fmt: skip
     who = taken[0].who if taken else ""
     confidence: Confidence = "low" if not who else "medium" if who in (HELD_OFF, WOKEN) else "high"
     by = who if who not in CLAIMS else ""
