@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flowprof.profiler.diff.gate import Gate
 from flowprof.profiler.diff.result import Diff, Interval, Part, PartShift, Row
 from flowprof.profiler.diff.timelines import StepPair
 from flowprof.viewers import diff_timeline, quantity
@@ -56,7 +57,7 @@ class Drawn:
     arrays: str
 
 
-def render(diff: Diff, steps: Sequence[StepPair] = ()) -> str:
+def render(diff: Diff, steps: Sequence[StepPair] = (), gate: Gate | None = None) -> str:
     """The whole page. `steps`: what timelines() found; () leaves the timelines out."""
     made = environment()
     made.filters.update(
@@ -74,6 +75,7 @@ def render(diff: Diff, steps: Sequence[StepPair] = ()) -> str:
     return template.render(
         **assets(STYLES, SCRIPTS),
         diff=diff,
+        gate=gate,
         charts={"waterfall": {"by": falls} if falls else None},
         flames=flames(diff),
         part_names=PARTS,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from flowprof.profiler.diff.result import Diff, Difference, Interval, Row
 from flowprof.viewers.quantity import clean, duration, percent
 
 MOST_DIFFERENCES = 12
+_FIGURE = re.compile(r"([0-9][0-9 .]*[0-9]|[0-9])( [^0-9].*)", re.ASCII)  # with its unit
 UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 SIGNIFICANCE = (  # as profiler/diff/statistics.py decides it
     "● significant: Mann-Whitney over blocks of neighbouring steps, q < 0.01 after Benjamini-Hochberg over all rows; "
@@ -77,6 +79,9 @@ def fact(one: Difference) -> str:
     """quantisation: q8_0 → q4_K."""
     if one.sameness == "same":
         return f"{clean(one.what, 60)}: {clean(one.a, 60)}"
+    figures = [_FIGURE.fullmatch(text) for text in (one.a, one.b)]
+    if figures[0] and figures[1] and figures[0][2] == figures[1][2]:  # their unit once
+        return f"{clean(one.what, 60)}: {figures[0][1]} → {figures[1][1]}{clean(figures[1][2], 60)}"
     return f"{clean(one.what, 60)}: {clean(one.a, 60) or 'unknown'} → {clean(one.b, 60) or 'unknown'}"
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flowprof.profiler.analyzers.contract import once
 from flowprof.profiler.analyzers.thread_times import SUMS, thread_times
+from flowprof.profiler.machine.cgroup import Quota
 from flowprof.profiler.sections.waits import WaitCause, WaitRow
 from flowprof.profiler.store import Recording, read_sql
 
@@ -17,6 +18,12 @@ SELECT p.pid, p.cpus_allowed, count(DISTINCT t.ith) FROM process p JOIN thread t
 WHERE t.ith IS NOT NULL GROUP BY p.pid, p.cpus_allowed ORDER BY p.pid
 """
 PHASES_SQL = "SELECT graph_id, phase, pid FROM graph"
+QUOTA_SQL = """
+SELECT pid, max(value) FILTER (name = 'quota_us'), coalesce(max(value) FILTER (name = 'period_us'), 0),
+       max(value) FILTER (name = 'nr_periods'), max(value) FILTER (name = 'nr_throttled'),
+       max(value) FILTER (name = 'throttled_ns')
+FROM counter WHERE tid = 0 GROUP BY pid
+"""
 PROCESSES_SQL = "SELECT DISTINCT pid FROM graph_exec ORDER BY pid"
 NAMES_SQL = """
 SELECT tid, coalesce(any_value(comm), ''), coalesce(any_value(cpus), '') FROM thread GROUP BY tid
@@ -133,6 +140,12 @@ def losses(recording: Recording) -> list[Loss]:
     ]  # fmt: skip
 
 
+@once
+def quotas(recording: Recording) -> dict[int, Quota]:
+    """By process, while it was recorded; without those of which the kernel did not say."""
+    return {pid: Quota(*counts) for pid, *counts in recording.rows(QUOTA_SQL)}
+
+
 def total(causes: Sequence[WaitCause]) -> int:
     """ns"""
     return sum(cause.total_ns for cause in causes)
@@ -148,8 +161,9 @@ def in_process(pid: int, pids: Sequence[int]) -> str:
     return f" in process {pid}" if len(pids) > 1 else ""
 
 
-def of_processors(count: int) -> str:
-    return f"{count} processor" + "s" * (count != 1)
+def of_processors(count: float) -> str:
+    """1 processor, 1.5 processors."""
+    return f"{round(count, 2):g} processor" + "s" * (count != 1)
 
 
 def crowded_pools(recording: Recording) -> list[CrowdedPool]:

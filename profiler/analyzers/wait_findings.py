@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowprof.profiler.analyzers.absence import Loss, total
+from flowprof.profiler.analyzers.absence import Loss, of_processors, total
 from flowprof.profiler.analyzers.contract import ratio
 from flowprof.profiler.findings import Confidence, Finding
 from flowprof.profiler.machine.cgroup import Quota
@@ -37,6 +37,15 @@ MORE_MEMORY = "Something pushes files that are in use out of memory: more of it,
 MOVE_IT = (
     "Move it to other processors (taskset, cgroup cpusets) or lower its priority; or leave it a processor: "
     "--threads one less."
+)
+RAISE_QUOTA = (
+    "Look at nr_throttled in the cpu.stat of the process's cgroup: raise cpu.max (docker --cpus, Kubernetes limits), "
+    "or start the server with no more --threads than the quota has processors."
+)
+SPIN = (
+    "They pay this whenever they sleep for short: let them spin at barriers (llama.cpp: --poll 100; OpenMP: "
+    "OMP_WAIT_POLICY=active), with no more --threads than processors; on the machine, look at its idle states, of a "
+    "virtual one at its host's halt polling (kvm.halt_poll_ns)."
 )
 
 
@@ -156,21 +165,21 @@ def _throttled(price: _Price, idle: list[WaitCause], quota: Quota | None) -> Fin
         (
             f"{times} times a thread that could run did not, on a processor with nothing else to do: "
             f"{total(idle) / 1e6:.1f} ms in all, {longest / 1e6:.1f} ms at most",
-            *((_of_quota(quota),) if quota is not None else ()),
+            *((of_quota(quota),) if quota is not None else ()),
         ),
-        "Look at nr_throttled in the cpu.stat of the process's cgroup: raise cpu.max (docker --cpus, Kubernetes "
-        "limits), or start the server with no more --threads than the quota has processors.",
+        RAISE_QUOTA,
         confidence="low" if quota is not None and not quota.nr_throttled else None,
     )
 
 
-def _of_quota(quota: Quota) -> str:
+def of_quota(quota: Quota) -> str:
+    """What the kernel says of it, as evidence."""
     processors = quota.processors
     if quota.quota_us is None or processors is None:
         return "its cgroup has no quota of processor time"
     return (
         f"its cgroup may use {quota.quota_us / 1e3:g} ms of processor time in {quota.period_us / 1e3:g} ms "
-        f"({processors:.2g} processor{'s' * (processors != 1)}), and had used that up in {quota.nr_throttled} of "
+        f"({of_processors(processors)}), and had used that up in {quota.nr_throttled} of "
         f"{quota.nr_periods} periods: {quota.throttled_ns / 1e6:.1f} ms on all processors together"
     )
 
@@ -184,9 +193,7 @@ def _woken(price: _Price, idle: list[WaitCause]) -> Finding:
             f"{times} times, {total(idle) / times / 1e3:.1f} µs in the mean, {longest / 1e6:.2f} ms at most, on "
             "processors with nothing else to do",
         ),
-        "They pay this whenever they sleep for short: let them spin at barriers (llama.cpp: --poll 100; OpenMP: "
-        "OMP_WAIT_POLICY=active), with no more --threads than processors; on the machine, look at its idle states, "
-        "of a virtual one at its host's halt polling (kvm.halt_poll_ns).",
+        SPIN,
     )
 
 
@@ -272,15 +279,7 @@ def _fault(price: _Price, faults: Sequence[tuple[str | None, int]]) -> Finding:
     causes = price.loss.causes
     count = sum(number for _, number in faults)
     file, most = faults[0] if faults else (None, 0)
-    name = Path(file).name if file else ""
-    if file == SWAP:
-        claim, advice, of = "Memory of the process comes back from swap", NO_SWAP, ", of memory that was in swap"
-    elif name.endswith(MODELS):
-        claim, advice, of = "The model is read from disk", KEEP_MODEL, f" of {name}"
-    elif name:
-        claim, advice, of = f"{name} is read from disk", MORE_MEMORY, f" of {name}"
-    else:
-        claim, advice, of = "Pages of files are read from disk", MORE_MEMORY, ""
+    claim, of, advice = pages(file)
     some = f", {most} of them{of}" if most < count else of
     return price.finding(
         "waits.fault",
@@ -292,6 +291,18 @@ def _fault(price: _Price, faults: Sequence[tuple[str | None, int]]) -> Finding:
         ),
         advice,
     )
+
+
+def pages(file: str | None) -> tuple[str, str, str]:
+    """Pages of that file (as in page_fault) come from disk: what to say of that, whose they are, and what to do."""
+    name = Path(file).name if file else ""
+    if file == SWAP:
+        return "Memory of the process comes back from swap", ", of memory that was in swap", NO_SWAP
+    if name.endswith(MODELS):
+        return "The model is read from disk", f" of {name}", KEEP_MODEL
+    if name:
+        return f"{name} is read from disk", f" of {name}", MORE_MEMORY
+    return "Pages of files are read from disk", "", MORE_MEMORY
 
 
 def _stopped(price: _Price) -> Finding | None:

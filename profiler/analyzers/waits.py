@@ -44,13 +44,20 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 from flowprof.profiler.analyzers import wait_findings
-from flowprof.profiler.analyzers.absence import computing, crowded_pools, in_process, losses, splits, total
+from flowprof.profiler.analyzers.absence import (
+    computing,
+    crowded_pools,
+    in_process,
+    losses,
+    quotas,
+    splits,
+    total,
+)
 from flowprof.profiler.analyzers.contract import GRAPHS, SCHED, Analyzer, Result, coverage
 from flowprof.profiler.analyzers.scheduler_losses import LIMIT, SchedulerLosses, scheduler_losses
 from flowprof.profiler.analyzers.wait_findings import Neighbour, Scene
 from flowprof.profiler.analyzers.wait_roots import wait_roots
 from flowprof.profiler.findings import Finding
-from flowprof.profiler.machine.cgroup import Quota
 from flowprof.profiler.sections.waits import WaitTable
 from flowprof.profiler.store import Recording
 
@@ -58,12 +65,6 @@ MAX_CAUSES = 100
 NEIGHBOURS_SQL = """
 SELECT comm, pid, cpu_ns / (SELECT max(end_ns) - min(start_ns) FROM probe_window) AS share, coalesce(cpus, '')
 FROM neighbour ORDER BY share DESC, pid
-"""
-QUOTA_SQL = """
-SELECT pid, max(value) FILTER (name = 'quota_us'), coalesce(max(value) FILTER (name = 'period_us'), 0),
-       max(value) FILTER (name = 'nr_periods'), max(value) FILTER (name = 'nr_throttled'),
-       max(value) FILTER (name = 'throttled_ns')
-FROM counter WHERE tid = 0 GROUP BY pid
 """
 FAULTS_SQL = "SELECT pid, file, count(*) FROM page_fault GROUP BY pid, file ORDER BY count(*) DESC, file"
 
@@ -78,12 +79,12 @@ def analyze(recording: Recording) -> Result:
     runnable = Counter[int]()  # threads' waits for a processor by process, ns
     for loss in lost:
         runnable[loss.pid] += total(loss.causes) if loss.state == "runnable" else 0
-    quotas = {pid: Quota(*counts) for pid, *counts in recording.rows(QUOTA_SQL)}
+    held = quotas(recording)
     found: list[Finding | None] = []
     for pid in pids:
         where = in_process(pid, pids)
         whole = {item.phase: item for item in coverage(recording, "token", "op", "thread", pid=pid)}
-        scene = Scene(where, whole, neighbours, faults[pid], pid in crowded, quotas.get(pid), runnable[pid])
+        scene = Scene(where, whole, neighbours, faults[pid], pid in crowded, held.get(pid), runnable[pid])
         found += [wait_findings.of_loss(loss, scene) for loss in lost if loss.pid == pid]
         if pid not in crowded:  # else whoever holds a lock may have no processor: threads.oversubscribed says so
             deep = {item.phase: item for item in coverage(recording, "thread", pid=pid)}

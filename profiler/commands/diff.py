@@ -51,8 +51,7 @@ def run(asked: argparse.Namespace) -> int:
         if asked.html is not None:
             for recording in (*normal, buggy):
                 check_page(Path(asked.html), Path(recording))
-        found = _compared(normal, buggy, asked.html)
-    judged = gate.judge(found, limit) if limit is not None else None
+        found, judged = _compared(normal, buggy, limit, asked.html)
     _show(found, judged, asked)
     return judged.exit_code if judged is not None else 0
 
@@ -80,8 +79,12 @@ def _sides(asked: argparse.Namespace) -> tuple[list[str], str]:
     return normal, files[0]
 
 
-def _compared(normal: list[str], buggy: str, page: str | None) -> Diff:
-    """The diff; `page` is written while the recordings are open. Raises what Recording.open raises, RecordingError."""
+def _compared(normal: list[str], buggy: str, limit: float | None, page: str | None) -> tuple[Diff, Gate | None]:
+    """The diff, and what a limit says of it; `page` is written while the recordings are open.
+
+    Raises what Recording.open raises, RecordingError.
+    """
+    from flowprof.profiler.diff import gate
     from flowprof.profiler.diff.compare import compare, compare_self
     from flowprof.profiler.diff.side import open_pair
     from flowprof.profiler.diff.timelines import timelines
@@ -89,14 +92,16 @@ def _compared(normal: list[str], buggy: str, page: str | None) -> Diff:
     with _as_written():
         if not normal:
             found = compare_self(buggy)
+            judged = gate.judge(found, limit) if limit is not None else None
             if page is not None:
-                _write(page, found, _halves(buggy, found))
-            return found
+                _write(page, found, judged, _halves(buggy, found))
+            return found, judged
         with open_pair(normal, buggy) as pair:
             found = compare(pair)
+            judged = gate.judge(found, limit) if limit is not None else None
             if page is not None:
-                _write(page, found, timelines(pair))
-            return found
+                _write(page, found, judged, timelines(pair))
+            return found, judged
 
 
 def _halves(path: str, found: Diff) -> Sequence[StepPair]:
@@ -113,12 +118,12 @@ def _halves(path: str, found: Diff) -> Sequence[StepPair]:
         return timelines(pair)
 
 
-def _write(page: str, found: Diff, steps: Sequence[StepPair]) -> None:
+def _write(page: str, found: Diff, judged: Gate | None, steps: Sequence[StepPair]) -> None:
     """Raises RecordingError when it cannot be written."""
     from flowprof.profiler.whole_file import write_whole
     from flowprof.viewers import diff_html
 
-    write_whole(Path(page), diff_html.render(found, steps), "give --html a file that you may write")
+    write_whole(Path(page), diff_html.render(found, steps, judged), "give --html a file that you may write")
 
 
 @contextmanager

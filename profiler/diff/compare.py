@@ -61,7 +61,7 @@ def compare(pair: Pair) -> Diff:
     )
     causes = ranking.ranked(compared)
     verdict, headline = beside_phases.judged(judged(comparable, phases), phases, waiting, causes)
-    notes = (*_repeats(pair, a, phases), *gap_notes, *gaps.pauses(a, b), *_notes(a, b, phases), *variables.notes(pair))
+    said = (*_repeats(pair, a, phases), *gap_notes, *gaps.pauses(a, b), *notes(a, b, phases), *variables.notes(pair))
     return Diff(
         verdict=verdict,
         headline=headline,
@@ -73,7 +73,7 @@ def compare(pair: Pair) -> Diff:
         resources=compared.resources,
         variables=compared.variables,
         causes=causes,
-        notes=notes,
+        notes=said,
         threads=threads.shifts(pair),
     )
 
@@ -231,17 +231,19 @@ def _distance(steps: Sequence[Steps], phase: str) -> str:
     return f", {abs(means[1] / means[0] - 1) * 100:.1f} % apart in {phase}," if means[0] > 0 else ""
 
 
-def _notes(a: Recordings, b: Recordings, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
+def notes(a: Recordings, b: Recordings, phases: tuple[PhaseShift, ...]) -> tuple[str, ...]:
     """What could not be compared, and what the same context makes of a phase."""
     found = []
     for phase in phases:
         equal = phase.equal
         if equal is not None:
-            interval = equal.ci95 or (float("nan"), float("nan"))
+            told = "too few steps to be tested"
+            if equal.ci95 is not None:
+                told = f"95 %: {_ms(equal.ci95[0], '+')} … {_ms(equal.ci95[1], '+')} ms"
             found.append(
                 f"{phase.phase} read contexts of different lengths; at those that both sides have, as many of each, it "
-                f"takes {equal.a_ns_per_token / 1e6:.3g} → {equal.b_ns_per_token / 1e6:.3g} ms per token "
-                f"({equal.delta_ns_per_token / 1e6:+.3g} ms, 95 %: {interval[0] / 1e6:+.3g} … {interval[1] / 1e6:+.3g})"
+                f"takes {_ms(equal.a_ns_per_token)} → {_ms(equal.b_ns_per_token)} ms per token "
+                f"({_ms(equal.delta_ns_per_token, '+')} ms; {told})"
             )
     for side, name in ((a, "normal"), (b, "other")):
         common = {phase.phase for phase in phases}

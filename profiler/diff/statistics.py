@@ -6,7 +6,8 @@ means; fewer and longer ones while a block still resembles the one before it), a
 tested.
 
 * Trends: a run that grows along its context varies without being noisy. Where a straight line in time explains much of
-  how a group's blocks differ it is taken off, the mean left as it is.
+  how a group's blocks differ it is taken off, the mean left as it is. Not so where contexts are known not to grow: then
+  it is the machine that drifts, and that is noise.
 * Shift: Hodges and Lehmann's estimate, the median of all differences between a block of b and one of a.
 * Intervals: 95 %, Welch's t over blocks, errors as below. Of the shift: percentiles of resamples of whole blocks.
 * Test: Mann and Whitney's, with Benjamini and Hochberg's control of false discoveries over all rows of a diff.
@@ -145,20 +146,25 @@ def without_trend(ns: Floats, tokens: Ints) -> Floats:
     return level
 
 
-def blocks(recordings: Sequence[tuple[Floats, Ints]], above: Floats | None = None) -> Blocks:
+def blocks(recordings: Sequence[tuple[Floats, Ints]], above: Floats | None = None, grow: Sequence[bool] = ()) -> Blocks:
     """A side's steps in blocks. recordings: ns (n, m) and tokens (n,) of each repeat, all with the same columns m.
 
-    `above`: the other side's limit (m,), from which excess is counted; None: this side's own.
+    `above`: the other side's limit (m,), from which excess is counted; None: this side's own. `grow`: of each repeat,
+    whether its steps may follow a trend of their own; (): all may.
     """
     width = recordings[0][0].shape[1]
-    some = [(ns, tokens) for ns, tokens in recordings if len(tokens)]
+    kinds = grow or [True] * len(recordings)
+    some = [one for one in recordings if len(one[1])]
+    growing = [kind for kind, (_, tokens) in zip(kinds, recordings, strict=True) if len(tokens)]
     if not some:
         nothing = np.zeros((0, width))
         missing = np.full(width, np.nan)
         return Blocks(
             nothing, np.zeros(0), nothing, nothing, nothing, missing, missing, missing, nothing, nothing, missing
         )
-    level = [(without_trend(ns, tokens), tokens) for ns, tokens in some]
+    level = [
+        (without_trend(ns, tokens) if kind else ns, tokens) for kind, (ns, tokens) in zip(growing, some, strict=True)
+    ]
     limit = _tail(level) if above is None else above
     kept: list[list[Floats]] = [[], [], [], [], []]
     for ns, tokens in level:

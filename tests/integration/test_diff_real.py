@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowprof.examples import load, synthetic_model
+from flowprof.examples import load, quota, synthetic_model
 from flowprof.examples.hog import running as hog
 from flowprof.examples.llama_server import RunningServer
 from flowprof.examples.planted import every
@@ -31,6 +31,7 @@ from undisturbed import CPUS, DISTURBED, FULL, is_tried_again
 pytestmark = [DISTURBED, pytest.mark.bpf, pytest.mark.engine]
 
 Diffed = Callable[[str, str], Diff]
+HUGE = ("env", "GLIBC_TUNABLES=glibc.malloc.hugetlb=1")  # malloc asks for huge pages
 LONG = 1_900  # tokens: eight times the 256 to which llama.cpp pads a short context
 PROMPT = 1_000
 
@@ -79,14 +80,17 @@ SHARED = {"slots": 4, "ctx": 16_384, "batch": 512, "unified": True}
 SCENES = {
     "normal": Scene(),
     "hog": Scene(plant=lambda _: hog(CPUS[1], 20, 20)),
+    "quota": Scene(plant=lambda server: quota.of(server.pid, 1.0)),
     "evicted": Scene(work=partial(chat, tokens=100), plant=lambda server: every(0.2, lambda: evict(server))),
     "one thread": Scene(server={"threads": 1}),
     "q4": Scene("dense-150m-q4"),
     "tiny": Scene("tiny", partial(chat, tokens=200)),
     "one processor": Scene("tiny", partial(chat, tokens=20), plant=on_one_processor),
+    "huge pages": Scene("tiny", partial(chat, tokens=200), server={"wrapper": HUGE}),
     "long context": Scene("tiny", partial(chat, tokens=200), LONG),
     "growing": Scene("tiny", partial(chat, tokens=600)),
     "grown further": Scene("tiny", partial(chat, tokens=600), 300),
+    "short, no flash attention": Scene("tiny", partial(chat, tokens=200), server={"flash_attention": False}),
     "no flash attention": Scene("tiny", partial(chat, tokens=200), LONG, server={"flash_attention": False}),
     "long prompts": Scene("tiny", prompts, LONG),
     "long prompts, no flash attention": Scene("tiny", prompts, LONG, server={"flash_attention": False}),
@@ -146,6 +150,7 @@ def diffed(request: pytest.FixtureRequest, scene: Callable[[str, bool], Path]) -
     [
         ("normal", "one thread", "threads", "One thread fewer computes decode: 2 → 1"),
         ("normal", "hog", "preemption", "planted-hog takes the engine's processors"),
+        ("normal", "quota", "quota", "The quota of its cgroup keeps the engine's threads off the processors"),
         ("tiny", "one processor", "processors", "may use 1 processor instead of 2"),
         ("q4", "normal", "quantisation", "The weights are of another type: q4_0 → q8_0"),
         ("prompts", "small batches", "batch", "prompts are cut smaller, 512 → 32 tokens per graph"),
@@ -168,17 +173,26 @@ def test_flash_attention_is_off(diffed: Diffed) -> None:
     assert first.claim.startswith("Flash attention is off: ") and "SOFT_MAX" in first.claim
 
 
-def test_a_context_of_eight_times_the_length(diffed: Diffed) -> None:
+@pytest.mark.parametrize(
+    ("short", "long", "readers"),
+    [
+        ("tiny", "long context", {"FLASH_ATTN_EXT"}),
+        ("short, no flash attention", "no flash attention", {"MUL_MAT", "SOFT_MAX"}),  # KQ, its softmax, KQV
+    ],
+    ids=["flash attention", "KQ and KQV"],
+)
+def test_a_context_of_eight_times_the_length(diffed: Diffed, short: str, long: str, readers: set[str]) -> None:
     """It is what reads the cache that grew, and not the weights."""
-    found = diffed("tiny", "long context")
+    found = diffed(short, long)
     first = found.causes[0]
     assert first.kind == "context" and "cells of the KV cache" in first.claim and first.share is not None
     decode = [row for row in found.rows if row.phase == "decode"]
-    read = sum(row.delta_ns_per_token for row in decode if row.op == "FLASH_ATTN_EXT")
     weights = sum(row.delta_ns_per_token for row in decode if "q8_0" in row.shape)
+    grow = [row for row in decode if row.contexts_apart]
+    read = sum(row.delta_ns_per_token for row in grow)
     assert read > 0.5 * found.phases[0].delta_ns_per_token and abs(weights) < 0.3 * read
-    grow = {row.op for row in decode if row.contexts_apart}
-    assert grow == {"FLASH_ATTN_EXT"} and all(row.equal is None for row in decode), "no context in common"
+    assert {row.op for row in grow} == readers and not any("q8_0" in row.shape for row in grow)
+    assert all(row.equal is None for row in decode), "no context in common"
 
 
 def test_contexts_that_both_have(diffed: Diffed) -> None:
@@ -223,3 +237,15 @@ def test_what_is_not_alike(
                  "probe levels", "recorded by", "processors allowed"):  # fmt: skip
         assert told[what].sameness == "same", told[what]
     assert found.verdict.startswith(verdict)  # of a shared machine: per token where one took longer
+
+
+def test_memory_in_huge_pages_is_told(diffed: Diffed) -> None:
+    """Of a server whose malloc asks for them, and of one that does not."""
+    if "[madvise]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("huge pages are not for those who ask")
+    told = {one.what: one for one in diffed("tiny", "huge pages").comparability.differences}
+    share = [
+        float(text.partition(" %")[0]) for text in (told["memory in huge pages"].a, told["memory in huge pages"].b)
+    ]
+    assert share[0] < 10 and share[1] > share[0] + 10 and told["memory in huge pages"].sameness == "different"
+    assert told["transparent hugepage"].sameness == "same", "the machine is set as before"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,8 @@ def test_nothing_is_said_of_a_server_that_did_not_change(
     """Recordings of it, each dealt out to two files request by request: both have whatever neighbours on the host do.
 
     Whole recordings made one after the other differ by 10 to 20 % on such a host; the diff says that they do, and that
-    one normal recording cannot tell whether it is the machine. One pair of twenty may have a row that stands out.
+    one normal recording cannot tell whether it is the machine. One pair of twenty may have a row that stands out. The
+    gate passes: at 5 %, or at the limit that it says a recording of this length permits.
     """
     server, random = quiet_server("dense-150m"), np.random.default_rng(1)
     files = []
@@ -72,7 +74,7 @@ def test_nothing_is_said_of_a_server_that_did_not_change(
             for seed in range(REQUESTS):
                 ask(server, TOKENS, seed)
         assert read(files[-1], "SELECT count(DISTINCT level) FROM graph_exec")[0][0] > 1, "levels differ"
-    loud = []
+    loud, passed = [], 0
     for number in range(RECORDINGS * DEALS):
         a, b = dealt(files[number % RECORDINGS], tmp_path, random)
         capsys.readouterr()
@@ -81,9 +83,13 @@ def test_nothing_is_said_of_a_server_that_did_not_change(
         rows = [row["name"] for row in found["rows"] if row["significant"] or row["tail_significant"]]
         assert found["comparable"] and sum(row["q"] is not None for row in found["rows"]) > 20, "it was tested"
         assert code in (0, 5), found["gate"]
+        if permitted := re.search(r"may be up to ([\d.]+) % slower", found["gate"]["sentence"]):
+            code = cli.main(["diff", str(a), str(b), "--gate", f"{float(permitted[1]) + 0.1:.1f}%"])
+        passed += code == 0
         if found["verdict"] != "same" or found["causes"] or rows:
             loud.append((number, found["headline"], found["causes"], rows))
     assert len(loud) <= 1, loud
+    assert passed >= RECORDINGS * DEALS - 1
 
 
 @DISTURBED

@@ -24,12 +24,13 @@ from flowprof.profiler.store import Recording
 
 MS = 1e6
 PID, TID = 77, 100
+OWN_THREAD = "engine"  # of the pool
 Pairing = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One recording. `stalls`: (who ran instead, ms) of the pool's first thread in its only graph, of 1 s."""
+    """One recording. `stalls`: (who ran instead, "" nobody; ms) of the pool's first thread in its graph, of 1 s."""
 
     threads: int = 2
     cpus: str = "0-1"
@@ -39,7 +40,9 @@ class Facts:
     instructions: str | None = None  # that the build uses
     neighbours: dict[str, float] = field(default_factory=dict)  # name → processors used
     stalls: tuple[tuple[str, float], ...] = ()
+    quota: tuple[int | None, ...] | None = None  # µs of processor time, of a period; periods, used up in; ms held up
     faults: int = 0
+    file: str | None = "/models/m.gguf"  # of the faults
     counters: tuple[float, ...] | None = None  # cycles, instructions a call of ffn_up; and ns on a processor
     context: int = 256
     tokens: tuple[int, ...] = (1,) * 100  # of each graph, in the steps
@@ -169,7 +172,7 @@ def _write(recording: Recording, facts: Facts) -> None:
     )
     pool = list(range(facts.threads))
     recording.append(
-        "thread", {"pid": PID, "tid": [TID + ith for ith in pool], "comm": "engine", "ith": pool, "cpus": facts.cpus}
+        "thread", {"pid": PID, "tid": [TID + ith for ith in pool], "comm": OWN_THREAD, "ith": pool, "cpus": facts.cpus}
     )
     for phase, graph_id in (("decode", 1), ("prefill", 2)):
         recording.append(
@@ -253,14 +256,28 @@ def _write(recording: Recording, facts: Facts) -> None:
                 "start_ns": [at],
                 "end_ns": [end],
                 "state": ["runnable"],
-                "by_tid": [500 + number],
+                "by_tid": [TID + 1 if who == OWN_THREAD else 500 + number if who else 0],
                 "by_comm": [who],
             },
         )
         at = end
+    if facts.quota is not None:
+        *counts, ms = facts.quota
+        names = ("quota_us", "period_us", "nr_periods", "nr_throttled", "throttled_ns")
+        told = {
+            name: value for name, value in zip(names, (*counts, (ms or 0) * 10**6), strict=True) if value is not None
+        }
+        recording.append("counter", {"pid": PID, "tid": 0, "name": list(told), "value": list(told.values())})
     if facts.faults:
         recording.append(
-            "page_fault", {"pid": PID, "tid": TID, "at_ns": list(range(start, start + facts.faults)), "address": 0}
+            "page_fault",
+            {
+                "pid": PID,
+                "tid": TID,
+                "at_ns": list(range(start, start + facts.faults)),
+                "address": 0,
+                "file": [facts.file] * facts.faults,
+            },
         )
     if facts.neighbours:
         recording.append(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diff_compared import MS, Facts, Maker, row
+from diff_compared import MS, OWN_THREAD, Facts, Maker, row
 from flowprof.profiler.diff.causes import CAUSES
 from flowprof.profiler.diff.causes.change import changes, split
 from flowprof.profiler.diff.causes.ranking import ranked
@@ -21,6 +21,7 @@ from request_recordings import Server, chats_and_prompt
 FLASH = {"block": "attention", "op": "FLASH_ATTN_EXT", "shape": "64 · 12 heads f16"}
 SAME: dict[str, Any] = {"flops": (2e6, 2e6), "bytes": (1e6, 1e6)}
 BETWEEN = {"kind": "between", "block": "other", "op": "", "shape": ""}
+NO_QUOTA, USED_UP = (None, None, 20, 0, 0), (50_000, 50_000, 20, 18, 80)
 UP, DOWN, OUT = "MUL_MAT ffn_up", "MUL_MAT ffn_down", "MUL_MAT output"
 
 
@@ -64,6 +65,34 @@ CASES: dict[str, tuple[str, str, float | None, Sequence[Row], Facts, Facts]] = {
     ),
     "a neighbour pushes the engine's threads together": (
         "preemption", "hog (900) takes", 1.0, [waiting(0, 9, "runnable")], Facts(), Facts(neighbours={"hog": 0.9}),
+    ),
+    "a quota": (
+        "quota", "The quota of its cgroup keeps the engine's threads off the processors: no quota → 1 processor", 1.0,
+        [waiting(0, 9, "runnable")], Facts(quota=NO_QUOTA), Facts(stalls=(("", 90),), quota=USED_UP),
+    ),
+    "no quota any more": (
+        "quota", "off the processors less than before: 1 processor → no quota", 1.0,
+        [waiting(9, 0, "runnable")], Facts(stalls=(("", 90),), quota=USED_UP), Facts(quota=NO_QUOTA),
+    ),
+    "a quota, and a hog that has the processor meanwhile": (
+        "quota", "The quota of its cgroup", 1.0,
+        [waiting(0, 9, "runnable")], Facts(), Facts(stalls=(("hog", 90),), quota=USED_UP),
+    ),
+    "a hog, and a quota that is hardly used up": (
+        "preemption", "hog takes the engine's processors", 1.0,
+        [waiting(0, 9, "runnable")], Facts(), Facts(stalls=(("hog", 90),), quota=(50_000, 50_000, 20, 1, 5)),
+    ),
+    "a quota of which there is no account": (
+        "preemption", "The engine's threads are kept off idle processors, as if a quota were used up", 1.0,
+        [waiting(0, 9, "runnable")], Facts(), Facts(stalls=(("", 90),)),
+    ),
+    "late wake-ups": (
+        "preemption", "Woken threads wait longer until an idle processor has come back", 1.0,
+        [waiting(0, 9, "runnable")], Facts(), Facts(stalls=(("", 0.5),) * 180),
+    ),
+    "the engine's own threads": (
+        "preemption", "The engine's own threads stand in each other's way on the processors", 1.0,
+        [waiting(0, 9, "runnable")], Facts(), Facts(stalls=((OWN_THREAD, 90),)),
     ),
     "a longer context": (
         "context", "a longer context: 256 → 2,048 rows", 0.75,
@@ -115,6 +144,14 @@ CASES: dict[str, tuple[str, str, float | None, Sequence[Row], Facts, Facts]] = {
     "pages from disk": (
         "paging", "The model is read from disk while it runs", 1.0,
         [waiting(0, 20, "fault")], Facts(), Facts(faults=40),
+    ),
+    "memory from swap": (
+        "paging", "Memory of the process comes back from swap while it runs", 1.0,
+        [waiting(0, 20, "fault")], Facts(), Facts(faults=40, file=""),
+    ),
+    "another file than the model": (
+        "paging", "vocabulary.db is read from disk less than before", 1.0,
+        [waiting(20, 0, "fault")], Facts(faults=40, file="/data/vocabulary.db"), Facts(),
     ),
     "another build": (
         "engine build", "Another build of ggml; attention changed most", 1.0,
@@ -265,6 +302,25 @@ def test_another_program_is_not_blamed_for_one_operator(compared: Maker) -> None
     assert first.kind == "own work" and UP in first.claim
 
 
+def test_who_ran_instead_is_told_without_trifles(compared: Maker) -> None:
+    hogged = Facts(stalls=(("hog", 90), ("cron", 20), ("bash", 0.5)))
+    first, *_ = found(compared([waiting(0, 11, "runnable")], Facts(), hogged))
+    assert [text.partition(" ran instead")[0] for text in first.evidence[1:]] == ["hog", "cron"]
+
+
+def test_a_program_is_blamed_once(compared: Maker) -> None:
+    """It takes a processor, and may be why the work itself takes longer: that is evidence, unless it is most of it."""
+    beside = "how much of the engine's own work is theirs (memory, caches, clock) is not measured"
+    hogged = Facts(neighbours={"hog": 1.0}, stalls=(("hog", 90),))
+    for work, blamed in ((10.5, ["preemption"]), (16, ["machine", "preemption"])):
+        rows = [row(name, 10, work + 4, parts={"runnable": (0, 4)}, **SAME) for name in (UP, DOWN, OUT)]
+        causes = found(compared(rows, Facts(), hogged))
+        assert sorted(one.kind for one in causes) == blamed
+        hog = next(one for one in causes if one.kind == "preemption")
+        assert hog.evidence.count("hog (900) used 0.00 → 1.00 processors") == 1
+        assert any(text.startswith(beside) for text in hog.evidence) == (len(blamed) == 1)
+
+
 # ---------------------------------------------------------------------- rules that must stay silent
 
 SILENT: dict[str, tuple[str, Sequence[Row], Facts, Facts]] = {
@@ -273,6 +329,10 @@ SILENT: dict[str, tuple[str, Sequence[Row], Facts, Facts]] = {
     "processors enough": ("processors", [row(UP, 10, 20)], Facts(cpus="0-7"), Facts(cpus="0-3")),
     "a program that ran before, too": (
         "preemption", [waiting(5, 5.1, "runnable")], Facts(stalls=(("hog", 50),)), Facts(stalls=(("hog", 51),)),
+    ),
+    "a quota that is used up as before": (
+        "quota", [waiting(5, 9, "runnable")], Facts(stalls=(("", 50),), quota=USED_UP),
+        Facts(stalls=(("", 100), ("hog", 80)), quota=(50_000, 50_000, 40, 36, 110)),
     ),
     "a context that hardly grew": ("context", [row("FLASH_ATTN_EXT", 1, 3, **FLASH)], Facts(), Facts(context=300)),
     "a longer context, and other operators": ("context", [row(UP, 10, 20)], Facts(), Facts(context=4096)),

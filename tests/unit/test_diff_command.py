@@ -71,7 +71,11 @@ def test_text_json_markdown_and_a_page(run: Run, recorded: dict[str, Path], tmp_
     )
     code, out, err = run(*both, "--markdown", "--html", tmp_path / "page.html")
     assert (code, err) == (0, "") and out.startswith("### flowprof: decode became")
-    assert (tmp_path / "page.html").read_text().lower().lstrip().startswith("<!doctype html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.lower().lstrip().startswith("<!doctype html") and "exit code" not in page
+    assert run(*both, "--gate", "5%", "--html", tmp_path / "page.html")[0] == 3
+    page = (tmp_path / "page.html").read_text().replace("\xa0", " ")
+    assert "Gate 5.0 %: regression (exit code 3): decode is 1" in page
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from diff_runs import Run, base_ns, group, steps
 from diffs import diff, phase
 from flowprof.profiler.diff import gate, statistics
 from flowprof.profiler.diff.changepoint import change_point, pettitt, points
-from flowprof.profiler.diff.compare import judged
+from flowprof.profiler.diff.compare import judged, notes
 from flowprof.profiler.diff.result import Comparability, PhaseShift, Row
 from flowprof.profiler.diff.rows.phases import at_equal_context, phase_shifts
 from flowprof.profiler.diff.rows.rows import NOT_MEASURED, rows
@@ -147,6 +147,19 @@ def test_two_normal_runs_are_no_surer_than_they_agree(normal: tuple[float, ...],
     """10 % apart: what is not beyond both is no change."""
     a = tuple((steps(Run(at, groups=5, phase_factor=factor)),) for at, factor in enumerate(normal))
     (shift,) = phase_shifts(a, ((steps(Run(9, groups=5, phase_factor=slow)),),))
+    assert shift.significant is loud
+
+
+@pytest.mark.parametrize(("context", "loud"), [("grows", True), ("begins anew", False), ("is not known", True)])
+def test_a_machine_that_drifts_is_noise_and_a_context_that_grows_is_not(context: str, loud: bool) -> None:
+    """Each run becomes 15 % slower from its first step to its last, and the second is 4 % slower as a whole."""
+    rows = {"grows": np.arange(100, 700), "begins anew": np.tile(np.arange(100, 160), 10), "is not known": np.zeros(0)}
+
+    def drifting(run: Steps) -> Steps:
+        return replace(run, all_context=rows[context].astype(int), all_ns=run.all_ns * np.linspace(1, 1.15, 600))
+
+    a, b = (drifting(steps(Run(seed, groups=5, phase_factor=factor))) for seed, factor in ((1, 1.0), (2, 1.04)))
+    (shift,) = phase_shifts(((a,),), ((b,),))
     assert shift.significant is loud
 
 
@@ -320,6 +333,10 @@ def test_contexts_that_differ_are_compared_where_they_are_equal() -> None:
     equal = at_equal_context(a, b, "decode")
     assert equal is not None and not equal.significant
     assert equal.a_tokens == equal.b_tokens == 200
+    few = ((grown(steps(Run(3, groups=GROUPS, steps=20)), (512, 1024), each),),)
+    for side, said in ((b, "ms; 95 %: "), (few, "ms; too few steps to be tested)")):
+        (note,) = notes(a, side, phase_shifts(a, side))
+        assert said in note and "nan" not in note
     assert at_equal_context(a, a, "decode") is None
     assert at_equal_context(a, ((grown(buggy, (1024,), each),),), "decode") is None
 

@@ -162,6 +162,21 @@ def test_signs() -> None:
     assert diff_words.relative(1.0, 0.0) == "new" and diff_words.relative(-1.0, 10.0) == "−10.0\u00a0%"
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        ("1 043 cells of the cache, mean", "62.5 cells of the cache, mean", "x: 1 043 → 62.5 cells of the cache, mean"),
+        ("0.05 processors used", "1 threads", "x: 0.05 processors used → 1 threads"),
+        ("2", "1", "x: 2 → 1"),
+        ("", "3 GB/s", "x: unknown → 3 GB/s"),
+        ("q8_0 99 % (8.5 bits)", "q4_0 99 % (8.5 bits)", "x: q8_0 99 % (8.5 bits) → q4_0 99 % (8.5 bits)"),
+        ("0.1 % of it", "20.0 % of it", "x: 0.1 → 20.0 % of it"),
+    ],
+)
+def test_a_unit_that_both_have_is_said_once(a: str, b: str, words: str) -> None:
+    assert diff_words.fact(difference("x", a=a, b=b)) == words
+
+
 def test_how_significance_is_decided_is_said_as_it_is() -> None:
     """The footnote holds the figures of the code."""
     assert f"q < {statistics.LEVEL:g} " in diff_words.SIGNIFICANCE

@@ -19,10 +19,12 @@ class Claim:
     """`cause.share` is set when the claims are ranked, unless the rule set it: its change is not that of any row.
 
     explains: ns per token of `cause.phase`, signed as the rows' deltas. ns: the same of what no row holds. measured:
-    false where the cause is known and its part is not: it gets no share, and what it would explain no other claim.
+    false where the cause is known and its part is not: it gets no share, and what it would explain no other claim. by:
+    the program that is to blame, "" none; what it does beside that, and nobody measured, is evidence of the claim.
     """
 
     cause: Cause
     explains: Mapping[Cell, float] = field(default_factory=dict)
     ns: float = 0.0
     measured: bool = True
+    by: str = ""

@@ -108,12 +108,15 @@ def _load(pair: Pair, change: Change) -> list[Claim]:
             confidence="low",
             evidence=(
                 *(one.told for one in used[:3]),
-                "how much they slow the engine's own work (memory, caches, clock) is not measured",
-                *largest(change, explains),
+                "; ".join((
+                    "how much of the engine's own work is theirs (memory, caches, clock) is not measured",
+                    *largest(change, explains),
+                )),
             ),
             next="Record again without them.",
             phase=change.phase,
         ),
         explains,
         measured=False,
+        by=used[0].comm,
     )]  # fmt: skip

@@ -1,8 +1,9 @@
-"""The model's pages come from disk while it runs, more than before.
+"""Pages come from disk while it runs, more than before: the model's, another file's, or memory from swap.
 
 Fires when threads' waits for pages of mapped files grew in a phase that changed, by 1 % of it or more. What grew of the
 rows' time at faults is explained, and of the imbalance at barriers what that can have made (behind.py). Major page
-faults, per token, are in the evidence; the waits of other threads for a page that one of them reads count as well.
+faults, per token, are in the evidence, with the file that most of them were of; the waits of other threads for a page
+that one of them reads count as well.
 
 What to do: the file was displaced from the page cache, or memory is short: --mlock, --no-mmap, more memory, a smaller
 model; a warm-up request reads it once.
@@ -10,8 +11,10 @@ model; a warm-up request reads it once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from flowprof.profiler.analyzers.wait_findings import pages
 from flowprof.profiler.diff.causes.behind import behind
 from flowprof.profiler.diff.causes.change import Change, changes, grown, total
 from flowprof.profiler.diff.causes.claim import Claim
@@ -22,8 +25,9 @@ from flowprof.profiler.findings import in_ms
 
 MIN_SHARE = 0.01
 FAULTS_SQL = """
-SELECT count(*) FROM page_fault f ASOF JOIN graph_exec e ON f.pid = e.pid AND f.at_ns >= e.start_ns
+SELECT f.file, count(*) FROM page_fault f ASOF JOIN graph_exec e ON f.pid = e.pid AND f.at_ns >= e.start_ns
 JOIN graph g USING (graph_id) WHERE f.at_ns <= e.end_ns AND g.phase = $phase
+GROUP BY f.file
 """
 
 
@@ -41,23 +45,29 @@ def causes(compared: Compared) -> Sequence[Claim]:
 
 def _cause(compared: Compared, change: Change, ns: float) -> Cause:
     a, b = _faults(compared.pair.a, change.phase), _faults(compared.pair.b, change.phase)
-    a_each, b_each = a / max(change.shift.a_tokens, 1), b / max(change.shift.b_tokens, 1)
+    each = a.total() / max(change.shift.a_tokens, 1), b.total() / max(change.shift.b_tokens, 1)
+    worse = b if ns > 0 else a
+    file, most = max(worse.items(), key=lambda one: one[1], default=(None, 0))
+    claim, of, advice = pages(file)
     return Cause(
-        claim="The model is read from disk while it runs"
-        if ns > 0
-        else "The model is no longer read from disk while it runs",
+        claim=f"{claim} {'while it runs' if ns > 0 else 'less than before'}",
         kind="paging",
         share=None,
         confidence="high",
         evidence=(
-            f"{change.phase} waits {in_ms(abs(ns))} per token {'more' if ns > 0 else 'less'} for pages of mapped files",
-            f"major page faults in its graphs: {a} → {b} ({a_each:.2g} → {b_each:.2g} per token)",
+            f"{change.phase} waits {in_ms(abs(ns))} per token {'more' if ns > 0 else 'less'} for pages from disk",
+            f"major page faults in its graphs: {a.total()} → {b.total()} ({each[0]:.2g} → {each[1]:.2g} per token)"
+            + (f", {most} of them{of}" if of else ""),
         ),
-        next="See what displaced the file from the page cache (free -m, vmtouch); --mlock, --no-mmap, more memory or a "
-        "smaller model; a warm-up request reads it once.",
+        next=f"See what displaced them from memory (free -m, vmtouch). {advice}",
         phase=change.phase,
     )
 
 
-def _faults(side: Side, phase: str) -> int:
-    return sum(int(one.rows(FAULTS_SQL, {"phase": phase})[0][0]) for one in side.recordings)
+def _faults(side: Side, phase: str) -> Counter[str | None]:
+    """Major page faults in graphs of the phase, by file as in page_fault."""
+    found = Counter[str | None]()
+    for recording in side.recordings:
+        for file, count in recording.rows(FAULTS_SQL, {"phase": phase}):
+            found[file] += count
+    return found

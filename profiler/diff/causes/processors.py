@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flowprof.profiler.analyzers.absence import of_processors
 from flowprof.profiler.diff.causes.change import changes, grown
 from flowprof.profiler.diff.causes.claim import Claim
 from flowprof.profiler.diff.causes.setup import agreed, processors, threads_estimated, threads_seen
@@ -35,9 +36,9 @@ def causes(compared: Compared) -> Sequence[Claim]:
         found.append(
             Claim(
                 Cause(
-                    claim=f"The engine's threads may use {_processors(after)} instead of {before}, and there are "
+                    claim=f"The engine's threads may use {of_processors(after)} instead of {before}, and there are "
                     f"{threads} of them" if after < before
-                    else f"The engine's threads may use {_processors(after)} instead of {before}",
+                    else f"The engine's threads may use {of_processors(after)} instead of {before}",
                     kind="processors",
                     share=None,
                     confidence="high",
@@ -57,7 +58,3 @@ def causes(compared: Compared) -> Sequence[Claim]:
 def _threads(side: Side) -> int:
     seen = agreed(side, threads_seen) or {}
     return max(seen.values()) if seen else agreed(side, threads_estimated) or 0
-
-
-def _processors(count: int) -> str:
-    return f"{count} processor" + "s" * (count != 1)

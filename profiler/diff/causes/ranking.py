@@ -3,7 +3,8 @@
 The rules are asked in the order of `CAUSES`, each gets what is left of the cells that it explains, and what explains
 less than MIN_SHARE of its phase's change is left out. What is left over of rows that changed, and of phases, is a claim
 by itself (unexplained.py). A share is of the change of the whole phase; where that is not significant, or the cause
-works against it, there is none.
+works against it, there is none. What a program that is blamed already may do beside that, and nobody measured, is no
+cause of its own where it is less: it is the first one's evidence.
 
 Where no phase changed as a whole, what hides that comes first. Then come causes of phases that changed as a whole, by
 the time that they cost the slow side in all (ns per token times its tokens, less where the confidence is less); what
@@ -13,6 +14,7 @@ nothing changed significantly there are no causes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flowprof.profiler.diff.causes import CAUSES, unexplained
@@ -36,6 +38,8 @@ class _Placed:
     total: float
     certain: bool  # its phase, or what it is about, changed as a whole
     rest: bool = False  # what of the phase nothing explains
+    by: str = ""  # as in Claim
+    measured: bool = True
 
 
 def ranked(compared: Compared) -> tuple[Cause, ...]:
@@ -68,7 +72,23 @@ def ranked(compared: Compared) -> tuple[Cause, ...]:
         hides = one.cause.kind == "masked" and not whole
         return not hides, against, not one.certain, one.rest and loose, -abs(one.total) * weight
 
-    return tuple(one.cause for one in sorted(placed, key=order))
+    return tuple(one.cause for one in _once(sorted(placed, key=order)))
+
+
+def _once(placed: Sequence[_Placed]) -> list[_Placed]:
+    """Without what a program may do beside that, and more of that, for which it is blamed: there it is evidence."""
+    first = {one.by: one for one in reversed(placed) if one.by and one.measured}
+    beside = [
+        one for one in placed
+        if not one.measured and one.by in first and abs(one.total) <= abs(first[one.by].total)
+    ]  # fmt: skip
+    found = []
+    for one in placed:
+        more = [other for other in beside if one is first.get(other.by)]
+        evidence = dict.fromkeys((*one.cause.evidence, *(text for other in more for text in other.cause.evidence)))
+        if one not in beside:
+            found.append(replace(one, cause=replace(one.cause, evidence=tuple(evidence))) if more else one)
+    return found
 
 
 def _place(claim: Claim, left: dict[Cell, float], changed: dict[str, Change], compared: Compared) -> _Placed | None:
@@ -92,7 +112,7 @@ def _place(claim: Claim, left: dict[Cell, float], changed: dict[str, Change], co
             )
     tokens = _tokens(compared, cause.phase)
     certain = change is None or change.shift.significant
-    return _Placed(cause, ns, ns * tokens, certain)
+    return _Placed(cause, ns, ns * tokens, certain, by=claim.by, measured=claim.measured)
 
 
 def _at_most(left: float, ns: float) -> float:

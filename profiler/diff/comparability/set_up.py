@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flowprof.profiler.analyzers.absence import of_processors, quotas
 from flowprof.profiler.analyzers.contract import recorded_ceilings
 from flowprof.profiler.diff.comparability import builds, known
 from flowprof.profiler.diff.result import Difference
@@ -93,6 +94,15 @@ def threads(recording: Recording) -> str:
     return _single(THREADS_SQL)(recording)
 
 
+def quota(recording: Recording) -> str:
+    """What its cgroup may use: 1.5 processors, no quota; of several processes the least; "" not known."""
+    known_ones = quotas(recording).values()
+    counts = [one.processors for one in known_ones if one.processors is not None]
+    if not counts:
+        return "no quota" if known_ones else ""
+    return of_processors(min(counts))
+
+
 def _recorded_by(recording: Recording) -> str:
     meta = recording.meta()
     return f"import from {meta['imported_from']}" if "imported_from" in meta else "flowprof"
@@ -116,6 +126,7 @@ FACTS = (
     Fact(PROCESSOR, known.FORBIDS, "two models of processor: a slower machine is no regression", _meta("cpu_model")),
     Fact("architecture", 1.0, "another instruction set is another program", _meta("arch")),
     Fact("processors", 0.3, "the machine has another number of processors", _meta("cpus")),
+    Fact("processor quota", 0.3, "its cgroup may use more or less of the processors' time", quota, optional=True),
     Fact("last-level cache", 0.2, "more or less of the model fits it", _size("llc_bytes", 1 << 20, "MiB")),
     Fact("kernel", 0.1, "scheduling, huge pages and mitigations may differ", _meta("kernel")),
     Fact("GPU", known.FORBIDS, "two models of GPU: a slower one is no regression", _meta("gpu_model"), optional=True),

@@ -29,9 +29,10 @@ def phase_shifts(a: Recordings, b: Recordings) -> tuple[PhaseShift, ...]:
     common = [name for name in names if any(len(one.all_ns) for one in of_phase(b, name))]
     sides = [at_same_levels(of_phase(a, name), of_phase(b, name)) for name in common]
     tested = []
-    for x, y in sides:
-        normal = statistics.blocks(x)
-        other = statistics.blocks(y, above=normal.limit)
+    for name, (x, y) in zip(common, sides, strict=True):
+        grow = [[contexts.grow(one) for one in of_phase(side, name)] for side in (a, b)]
+        normal = statistics.blocks(x, grow=grow[0])
+        other = statistics.blocks(y, above=normal.limit, grow=grow[1])
         tested.append((normal, other, statistics.test(normal, other)))
     q = statistics.adjusted(np.array([one.p[0] for *_, one in tested]))
     tail_q = statistics.adjusted(np.array([one.tail_p[0] for *_, one in tested]))

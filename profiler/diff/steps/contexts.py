@@ -15,6 +15,7 @@ from flowprof.profiler.diff.steps.steps import Ints, Steps
 SAME = 0.1  # share of the steps that would have to have another n_kv for the sides to have the same ones
 SAME_CELLS = 0.25  # likewise of cells: some hundred steps are never spread over them alike
 CELLS, FROM, OCTAVE = 32, 256, 6  # bins of so many cells; FROM there on so many bins of a doubling
+GROWS = 0.25  # of the contexts' variance, by a straight line in time: two requests of one kind
 MOST = 1 << 40  # no context is as long
 
 Kept = list[np.ndarray]  # of each recording of a side, which of its steps
@@ -36,6 +37,16 @@ def at_equal(a: Sequence[Steps], b: Sequence[Steps], measured: bool = False) -> 
     if not wanted:
         return None
     return [_thinned(one, wanted, counts[0]) for one in keys[0]], [_thinned(one, wanted, counts[1]) for one in keys[1]]
+
+
+def grow(steps: Steps) -> bool:
+    """Whether steps read longer contexts in the course of a recording (or shorter ones), or it is not known. Requests
+    that follow one another begin anew."""
+    known = [one for one in (steps.all_cells, steps.all_context) if len(one) > 1 and one.all()]
+    if not known:
+        return True
+    apart, place = known[0] - known[0].mean(), np.arange(len(known[0])) - (len(known[0]) - 1) / 2
+    return bool((apart @ place) ** 2 > GROWS * (apart @ apart) * (place @ place))
 
 
 def _of(steps: Steps, values: Ints, measured: bool) -> Ints:
