@@ -100,8 +100,8 @@ def test_views_show_it_and_escape_it(tmp_path: Path) -> None:
     assert "Where threads wait  that had not come back" in text and "all along" in text  # nothing else happened
     assert "\x1b[31m" not in text
     narrow = shown(made, 60)
-    assert "all along" in narrow and "900\xa0ms" in narrow and "of theirs" in narrow  # names give way
-    assert "wait_f…  worker  engine" in narrow
+    assert "all along" in narrow and "900\xa0ms" in narrow and "of theirs" not in narrow
+    assert "wait_for_work     worker   engine" in narrow
     with Recording.open(str(path)) as recording:
         page = html.render(made, timeline(recording))
     assert 'id="blocked-table"' in page and 'id="open-wait-table"' in page and "</script><b>" not in page
