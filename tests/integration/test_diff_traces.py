@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from flowprof.profiler.diff import gate
 from flowprof.profiler.diff.compare import compare
 from flowprof.profiler.diff.side import open_parts
 from flowprof.profiler.diff.steps import sources
@@ -43,3 +44,5 @@ def test_halves_of_a_trace_are_alike(name: str, tmp_path: Path) -> None:
     few = ("not enough data", "not comparable")  # the second: one half's step is other work than the other's
     assert found.verdict in (("same",) if TRACES[name] > 100 else few)
     assert found.causes == ()
+    passed = gate.judge(found, 0.05)
+    assert passed.outcome == ("within" if TRACES[name] > 100 else found.verdict), passed.sentence
