@@ -6,11 +6,12 @@ idle. The first grows with the window's length, the others hardly: so short wind
 makes the fixed part a quarter of its price (within DEEP_S).
 
 The controller keeps an account. Every second in which graphs run earns `budget` seconds less what shallow (token)
-windows cost, which is always there: few hits, and the recorder's own processor time. Every deep window spends what its
-hits and the recorder's work cost, or what its decode steps, and those while probes were switched, were slower by than
-those of shallow windows, whichever is more. A deep window opens when the account covers its price, so a slow target
-(few operators a second) is looked at deeply half of the time, a fast one rarely, and a target whose speed changes is
-followed. Deep and shallow windows alternate, so that the recording's own slow-down can be measured from neighbours.
+windows cost, which is always there: few hits, and the recorder's own processor time; a second of a deep window earns
+what those of shallow ones did lately. Every deep window spends what its hits and the recorder's work cost, or what its
+decode steps, and those while probes were switched, were slower by than those of shallow windows, whichever is more. A
+deep window opens when the account covers its price, so a slow target (few operators a second) is looked at deeply half
+of the time, a fast one rarely, and a target whose speed changes is followed. Deep and shallow windows alternate, so
+that the recording's own slow-down can be measured from neighbours.
 
 Without a budget (`--full`) the deepest level stays on and windows are mere bookkeeping.
 """
@@ -120,9 +121,10 @@ class Controller:
         """Account for a window: for a deep one after the shallow one that follows it, which it is compared with."""
         if self.budget is None:
             return
-        earned_s = self.budget * MARGIN * seen.busy_s
+        earned_s = self._income * seen.busy_s
         if seen.level not in self._prices:
-            earned_s = max(earned_s - seen.hits_s - seen.recorder_s, LEAST * self.budget * seen.busy_s)
+            earned_s = self.budget * MARGIN * seen.busy_s - seen.hits_s - seen.recorder_s
+            earned_s = max(earned_s, LEAST * self.budget * seen.busy_s)
             if seen.busy_s > 0.01:
                 self._income += NEW * (earned_s / seen.busy_s - self._income)
             if seen.step_s is not None:

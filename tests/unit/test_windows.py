@@ -180,3 +180,15 @@ def test_a_shallow_window_that_saves_up_is_not_cut_into_pieces() -> None:
         if level == "token":
             lengths.append(length)
     assert min(lengths) >= SAVING_S
+
+
+def test_where_the_recorder_takes_most_of_the_budget_deep_windows_get_their_least_and_no_more() -> None:
+    """A second inside of them earns no more than one outside: the recorder works then, too."""
+    controller, busy_s, spent_s = Controller(("op",), 0.01), 0.0, 0.0
+    opening_s = controller.credit_s
+    for _ in range(400):
+        level, length = controller.next()
+        spends_s = 0.05 * length + 0.004 if level == "op" else 0.0
+        controller.ended(Seen(level, length, spends_s, recorder_s=0.0 if level == "op" else 0.0075 * length))
+        busy_s, spent_s = busy_s + length, spent_s + spends_s
+    assert spent_s == pytest.approx(LEAST * 0.01 * busy_s + opening_s, rel=0.05)
