@@ -31,8 +31,8 @@ Point = tuple[float, float]
 
 
 def rooflines(table: VerdictTable | None) -> dict[str, dict[str, Any]]:
-    """Figures by phase, for those with operators that have a place on the chart."""
-    if table is None:
+    """Figures by phase, for those with operators that have a place on the chart; none without roofs."""
+    if table is None or not table.ceilings:
         return {}
     figures = {}
     for phase in dict.fromkeys(row.phase for row in table.rows):
