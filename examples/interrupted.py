@@ -1,7 +1,7 @@
 """One pool thread of a live server that waits for a lock, or computes more than the others, inside its operators.
 
 The server is started with a library (interrupted.c) whose signal handlers do that; needs gcc. Its threads spin at
-barriers: where they slept, half of the signals would come to a barrier.
+barriers: where they slept, many of the signals would come to a barrier.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def wait_for_lock(server: RunningServer, tid: int, seconds: float) -> None:
 
 
 def compute(server: RunningServer, tid: int) -> None:
-    """10 ms of work for the thread."""
+    """10 ms of work for the thread, unless it is at a barrier, or did that less than 4 ms ago."""
     _signal(server.pid, tid, signal.SIGUSR2)
 
 

@@ -1,4 +1,4 @@
-"""`threads.imbalance`: one of the engine's threads has 10 ms more to do every 14 ms.
+"""`threads.imbalance`: one of the engine's threads has 10 ms more to do every 15 ms or so.
 
 So does a thread on a slower core, or one that interrupts are served on. The report names the thread that the others
 wait for, and what a perfect balance would gain at most.
@@ -13,7 +13,7 @@ from flowprof.examples import interrupted
 from flowprof.examples.llama_server import RunningServer
 from flowprof.examples.planted import Planted, every, show
 
-PERIOD_S = 0.014
+PERIOD_S = 0.002  # the first signal that meets the thread at work, 4 ms after the last time, counts
 
 
 def plant(server: RunningServer) -> AbstractContextManager[None]:
