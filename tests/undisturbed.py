@@ -7,9 +7,11 @@ nothing from them, so that what was planted is what is found. The fixtures are i
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,13 @@ def run_until_named(command: list[str], tries: int = TRIES, **how: Any) -> subpr
             break
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     return done
+
+
+def told_of(path: Path) -> dict[str, Any]:
+    """What `report --json` prints."""
+    report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(path), "--json"]
+    told: dict[str, Any] = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)
+    return told
 
 
 def report_of(path: Path) -> Report:

@@ -121,8 +121,9 @@ class Controller:
         """Account for a window: for a deep one after the shallow one that follows it, which it is compared with."""
         if self.budget is None:
             return
-        earned_s = self._income * seen.busy_s
-        if seen.level not in self._prices:
+        if seen.level in self._prices:
+            earned_s = self._income * seen.busy_s
+        else:
             earned_s = self.budget * MARGIN * seen.busy_s - seen.hits_s - seen.recorder_s
             earned_s = max(earned_s, LEAST * self.budget * seen.busy_s)
             if seen.busy_s > 0.01:

@@ -242,7 +242,7 @@ def test_what_is_not_alike(
 def test_memory_in_huge_pages_is_told(diffed: Diffed) -> None:
     """Of a server whose malloc asks for them, and of one that does not."""
     if "[madvise]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
-        pytest.skip("huge pages are not for those who ask")
+        pytest.skip("this kernel gives huge pages to everybody or to nobody: a program cannot ask for them")
     told = {one.what: one for one in diffed("tiny", "huge pages").comparability.differences}
     share = [
         float(text.partition(" %")[0]) for text in (told["memory in huge pages"].a, told["memory in huge pages"].b)

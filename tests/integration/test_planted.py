@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import flowprof.examples
 import pytest
 from flowprof.examples.planted import Planted
-from undisturbed import UNDISTURBED, run_until_named
+from undisturbed import UNDISTURBED, run_until_named, told_of
 
 pytestmark = [pytest.mark.bpf, pytest.mark.engine]
 
@@ -33,7 +31,5 @@ def test_the_cause_is_named(name: str, tmp_path: Path) -> None:
     assert f"planted: {planted.finding}" in done.stdout.splitlines()[-1]
     if name in DEAREST:
         assert f"planted: {planted.finding}, finding 1 of " in done.stdout.splitlines()[-1]
-    report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(output), "--json"]
-    findings = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)["findings"]
-    assert planted.finding in {finding["id"] for finding in findings}
+    assert planted.finding in {finding["id"] for finding in told_of(output)["findings"]}
     assert not list(tmp_path.glob("*.gguf")), "nothing is left behind"

@@ -13,7 +13,7 @@ import flowprof.examples
 import pytest
 from flowprof.examples.cuda_program import Called
 from flowprof.examples.planted_resource import DECOY, PlantedResource
-from undisturbed import UNDISTURBED, run_until_named
+from undisturbed import UNDISTURBED, run_until_named, told_of
 
 pytestmark = [pytest.mark.bpf, pytest.mark.parallel]
 
@@ -35,9 +35,7 @@ def test_the_cause_is_named(name: str, tmp_path: Path) -> None:
     output = tmp_path / "planted.duckdb"
     done = run_until_named([sys.executable, "-m", f"flowprof.examples.{name}", "-o", str(output)])
     assert f"planted: {planted.finding}" in done.stdout.splitlines()[-1]
-    report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(output), "--json"]
-    findings = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)["findings"]
-    assert planted.finding in {finding["id"] for finding in findings}
+    assert planted.finding in {finding["id"] for finding in told_of(output)["findings"]}
     assert [path.name for path in tmp_path.iterdir()] == [output.name], "nothing is left behind"
 
 
@@ -62,8 +60,7 @@ def test_spoiled_recordings(name: str, said: str, tmp_path: Path) -> None:
     done = run_until_named([sys.executable, "-m", f"flowprof.examples.{name}", "-o", str(output)], **UNDISTURBED)
     assert done.stdout.splitlines()[-1].startswith(said)
     if name == "small_ring":
-        report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(output), "--json"]
-        told = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)
+        told = told_of(output)
         assert told["resources"] == [] and told["losses"]["by_place"]["ring"] > 100
         assert [finding["id"] for finding in told["findings"]] == ["losses.withheld"]
 
@@ -78,8 +75,7 @@ def test_the_report_agrees_with_the_program(name: str, tmp_path: Path) -> None:
     tries = {} if planted.pathology or planted.ends else {"tries": 1}
     done = run_until_named(command, **tries, **UNDISTURBED)
     assert done.stdout.splitlines()[-1].startswith("they agree")
-    report = [sys.executable, "-m", "flowprof.profiler.cli", "report", str(output), "--json"]
-    told = json.loads(subprocess.run(report, capture_output=True, check=True).stdout)
+    told = told_of(output)
     assert DECOY not in json.dumps([one["holder"] for one in told["resources"]])
     if planted.pathology:
         assert told["findings"][0]["id"] == f"resources.{planted.pathology.replace(' ', '_')}"

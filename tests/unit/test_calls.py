@@ -125,8 +125,8 @@ def test_operators_whose_name_comes_with_the_call(held: bytes, expected: str) ->
             event(R, 1, 0, 9, d=3, site=9), event(R, 2, 10, 19, d=0, site=9), event(R, 3, 20, 29, d=7),
             event(R, 4, 30, 39, d=5, site=9),
         ]))  # fmt: skip
-        assert list(rows["name"]) == [expected, "torch.ops", "aten::mm", "torch.ops"]  # type: ignore[call-overload]
-        assert rows["args_id"].tolist() == [None, None, 1, None]  # type: ignore[attr-defined]
+        assert np.asarray(rows["name"]).tolist() == [expected, "torch.ops", "aten::mm", "torch.ops"]
+        assert np.ma.asarray(rows["args_id"]).tolist() == [None, None, 1, None]
     assert names.asked.count(3) == names.asked.count(7) == 1 and names.asked.count(5) == 2
 
 
